@@ -82,6 +82,10 @@ def read_younger(packages: Path) -> pl.DataFrame:
         (pl.col("volume") / pl.col("ratio")).round().alias("volume"),
         pl.col("adjusted").alias("adj_close"),
     )
+    ticks = (
+        raw.filter(pl.col("ratio") > 1).select(((pl.col("close") * 200).round() / 200 == pl.col("close")).mean()).item()
+    )
+    assert ticks > 0.999, f"undoing the splits gives prices off the tick in {1 - ticks:.2%} of the sessions before one"
     return raw.select("symbol", "session", *PRICES, "volume", "adj_close").sort("symbol", "session")
 
 
@@ -120,9 +124,8 @@ def join(older: pl.DataFrame, younger: pl.DataFrame) -> pl.DataFrame:
     )
     bars = pl.concat([before.select(younger.columns), younger], how="vertical_relaxed").sort("symbol", "session")
     assert not bars.select("symbol", "session").is_duplicated().any()
-    ordered = (pl.col("high") >= pl.max_horizontal("open", "close")) & (
-        pl.col("low") <= pl.min_horizontal("open", "close")
-    )
+    highest, lowest = pl.max_horizontal("open", "close"), pl.min_horizontal("open", "close")
+    ordered = (pl.col("high") >= highest) & (pl.col("low") <= lowest)
     assert bars.select(ordered.all()).item()
     return bars
 
@@ -145,7 +148,10 @@ def events(bars: pl.DataFrame) -> pl.DataFrame:
         bars.join(split, on=["symbol", "session"], how="left")
         .with_columns(pl.col("split_ratio").fill_null(1.0))
         .with_columns(
-            pl.when(step - 1 > NO_EVENT).then((dividend * 400).round() / 400).otherwise(0.0).alias("dividend")
+            pl.when(step - 1 > NO_EVENT)
+            .then(((dividend * 400).round() / 400).round(4))
+            .otherwise(0.0)
+            .alias("dividend")
         )
         .filter((pl.col("split_ratio") != 1.0) | (pl.col("dividend") > 0))
         .select("symbol", "session", "split_ratio", "dividend")
