@@ -1,0 +1,77 @@
+"""Opens the metadata database and brings it to the newest migration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from stock_pipeline.core.errors import ConfigurationError
+from stock_pipeline.storage.database.migrate import upgrade
+
+
+def open_database(address: str | Path, *, migrate: bool = True) -> Engine:
+    """Open the metadata database, made where absent.
+
+    Parameters
+    ----------
+    address
+        SQLAlchemy address (``sqlite:///...`` or ``postgresql+psycopg2://...``), or the path of an SQLite file.
+    migrate
+        Bring the tables to the newest version first; safe when several processes start at once.
+
+    Returns
+    -------
+    sqlalchemy.Engine
+        SQLite uses write-ahead logging and waits 30 s for a lock; Postgres connections are tested before use.
+
+    Raises
+    ------
+    ConfigurationError
+        Neither SQLite nor Postgres, or not an address.
+    """
+    url = _parse(address)
+    if url.get_backend_name() == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise ConfigurationError("the metadata database needs a file", value="sqlite in memory")
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(url, connect_args={"timeout": 30})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    if migrate:
+        upgrade(engine)
+    return engine
+
+
+def _parse(address: str | Path) -> URL:
+    text = str(address)
+    if "://" not in text:
+        return URL.create("sqlite", database=str(Path(text).absolute()))
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise ConfigurationError("not a database address (it is not shown, it may hold a password)") from error
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg2")
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigurationError(
+            "no such kind of metadata database", value=url.drivername, allowed="sqlite, postgresql+psycopg2"
+        )
+    return url
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun below, so that writers take their lock at once
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,72 @@
+"""Brings a database to the newest migration, one process at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, text
+
+from stock_pipeline.core.errors import IntegrityError
+from stock_pipeline.storage.locks import file_lock
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+_POSTGRES_LOCK = 0x5_70C4_0001
+"""Any fixed number: the advisory lock of this package's migrations."""
+
+
+def upgrade(engine: Engine) -> str:
+    """Apply the missing migrations and return the revision reached.
+
+    Raises
+    ------
+    IntegrityError
+        The database was made by a newer version of the package.
+    """
+    from alembic import command
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    scripts = ScriptDirectory.from_config(config)
+    head = scripts.get_current_head()
+    assert head is not None
+    with _locked(engine), engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        connection.rollback()
+        if current == head:
+            return head
+        if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+            raise IntegrityError(
+                "the metadata database was made by a newer version of the package",
+                value=current,
+                allowed=f"up to {head}",
+                fix="update the package, or open another database",
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+    return head
+
+
+@contextmanager
+def _locked(engine: Engine) -> Iterator[None]:
+    if engine.dialect.name == "postgresql":
+        with engine.connect() as connection:
+            _advisory(connection, "lock")
+            try:
+                yield
+            finally:
+                _advisory(connection, "unlock")
+    else:
+        with file_lock(Path(f"{engine.url.database}.migrating")):
+            yield
+
+
+def _advisory(connection: Connection, action: str) -> None:
+    connection.execute(text(f"SELECT pg_advisory_{action}(:number)"), {"number": _POSTGRES_LOCK})
+    connection.commit()

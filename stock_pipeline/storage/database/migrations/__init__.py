@@ -1,0 +1,1 @@
+"""Alembic migrations; a revision is never changed once it has been released."""
