@@ -44,7 +44,8 @@ def tails(
 
     The quantile of share p lies at the order statistic ``(n + 1) p`` (interpolated linearly), so that the next score
     falls below it with probability p: Hyndman and Fan (1996), Am. Statistician 50, type 6. The more usual
-    ``(n - 1) p`` would be exceeded by 1.2 % instead of 1 % of 500 scores. The tail mean is over the same mass. The window is kept sorted by insertion and deletion; what is read from it depends on its contents only.
+    ``(n - 1) p`` would be exceeded by 1.2 % instead of 1 % of 500 scores. The tail mean is over the same mass.
+    The window is kept sorted by insertion and deletion; what is read from it depends on its contents only.
     """
     rows, levels = scores.shape[0], shares.shape[0]
     quantiles = np.full((rows, levels), np.nan)

@@ -21,26 +21,35 @@ class RiskSettings(Parameters):
     Every figure is a finite window, so that a frame with `lookback` earlier sessions gives the bits of all history.
     """
 
-    decay: float = Field(0.94, gt=0.5, lt=1.0, description="EWMA decay a session (RiskMetrics: 0.94)")
-    volatility_window: int = Field(250, ge=20, le=2000, description="sessions in the EWMA; older ones weigh nothing")
-    volatility_minimum: int = Field(20, ge=2, description="fewest returns for a volatility")
-    quantile_window: int = Field(500, ge=100, le=5000, description="sessions in the tail quantile")
-    quantile_minimum: int = Field(250, ge=100, description="fewest standardised returns for a tail quantile")
-    performance_window: int = Field(252, ge=20, le=2000, description="sessions in drawdown and Sharpe")
-    sessions_per_year: int = Field(252, ge=200, le=366, description="to annualise; 365 for a market that never closes")
+    decay: float = Field(default=0.94, gt=0.5, lt=1.0, description="EWMA decay a session (RiskMetrics: 0.94)")
+    volatility_window: int = Field(
+        default=250, ge=20, le=2000, description="sessions in the EWMA; older ones weigh nothing"
+    )
+    volatility_minimum: int = Field(default=20, ge=2, description="fewest returns for a volatility")
+    quantile_window: int = Field(default=500, ge=100, le=5000, description="sessions in the tail quantile")
+    quantile_minimum: int = Field(default=250, ge=100, description="fewest standardised returns for a tail quantile")
+    performance_window: int = Field(default=252, ge=20, le=2000, description="sessions in drawdown and Sharpe")
+    sessions_per_year: int = Field(
+        default=252, ge=200, le=366, description="to annualise; 365 for a market that never closes"
+    )
     method: Literal["fhs", "garch_t", "historical", "ladder"] = Field(
-        "fhs", description="how VaR and ES are computed; ladder = the first whose own backtest passes, per symbol"
+        default="fhs",
+        description="how VaR and ES are computed; ladder = the first whose own backtest passes, per symbol",
     )
     ladder: tuple[Method, ...] = Field(
-        ("fhs", "garch_t", "historical"), min_length=1, description="order of trial; the last one is the last resort"
+        default=("fhs", "garch_t", "historical"),
+        min_length=1,
+        description="order of trial; the last one is the last resort",
     )
     decision_period: Literal["month", "quarter"] = Field(
-        "quarter", description="the ladder's choice and the GARCH parameters are renewed in its first session"
+        default="quarter", description="the ladder's choice and the GARCH parameters are renewed in its first session"
     )
-    evaluation_window: int = Field(500, ge=250, le=5000, description="sessions of a method's own backtest")
-    significance: float = Field(0.01, gt=0.0, lt=0.5, description="a backtest p-value below it rejects a method")
-    garch_window: int = Field(1000, ge=250, le=5000, description="returns that a GARCH model is fitted on")
-    garch_minimum: int = Field(500, ge=250, description="fewest returns for a GARCH fit")
+    evaluation_window: int = Field(default=500, ge=250, le=5000, description="sessions of a method's own backtest")
+    significance: float = Field(
+        default=0.01, gt=0.0, lt=0.5, description="a backtest p-value below it rejects a method"
+    )
+    garch_window: int = Field(default=1000, ge=250, le=5000, description="returns that a GARCH model is fitted on")
+    garch_minimum: int = Field(default=500, ge=250, description="fewest returns for a GARCH fit")
 
     @model_validator(mode="after")
     def _minima_fit_in_windows(self) -> Self:
