@@ -1,0 +1,190 @@
+"""Computing feature sets: bars in, feature frame out.
+
+Rows are laid out symbol by symbol, cut into batches of whole symbols that fit the processor's cache, and worked on by
+threads (NumPy and the kernels release the GIL). A batch decides nothing about the values: each symbol is computed
+alone. Cross-sectional features take a second pass over the values of all symbols, session by session. What a feature
+computes belongs to its definition; which features exist, to ``registry``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from importlib import import_module
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from stock_pipeline.core.errors import ConfigurationError
+from stock_pipeline.core.features.definition import Feature, FeatureSet
+from stock_pipeline.core.features.layout import Layout, layout_of
+from stock_pipeline.core.features.panel import Array, Panel
+from stock_pipeline.core.features.selection import check_inputs
+from stock_pipeline.core.market.bars import adjusted
+
+BATCH_ROWS = 32_768
+"""Rows in a batch: a column of it is 256 KiB, so that the columns a feature uses stay in the second-level cache."""
+
+Values = NDArray[np.float32]
+
+
+def compute(
+    bars: pl.DataFrame, fs: FeatureSet, start: date | None = None, *, threads: int | None = None
+) -> pl.DataFrame:
+    """Compute a feature set.
+
+    Parameters
+    ----------
+    bars
+        Raw bars with ``adj_factor``, sorted by symbol and session without duplicates, holding the rows wanted and
+        ``fs.lookback`` rows of each symbol before them (as far as there are any). Further columns are ignored.
+    fs
+        The features wanted.
+    start
+        First session wanted; earlier rows serve as look-back only. All rows when ``None``.
+    threads
+        Threads to use; by default as many as Polars uses.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``symbol, session`` and one Float32 column a feature, in the order of ``fs``, sorted like ``bars``. Null where
+        the look-back is not full, an input is missing in it, or the value is not finite; never NaN or infinite.
+
+    Raises
+    ------
+    ConfigurationError
+        When a needed column is missing or wholly null (see `available`), or a user's feature fails.
+    DataError
+        When ``bars`` is not sorted, has duplicates or lacks a key.
+
+    Notes
+    -----
+    A value has the same bits whether it is computed from all history or from ``fs.lookback`` rows before it, together
+    with other symbols or alone (cross-sectional features: with the same other symbols on the same session).
+    """
+    check_inputs(bars, fs)
+    layout = layout_of(bars)
+    if start is not None:
+        kept = layout.rows_for(start, None, fs.lookback)
+        if not kept.all():
+            bars = bars.filter(pl.Series(kept))
+            layout = layout_of(bars)
+    values = _values(bars, layout, fs, threads)
+    frame = pl.DataFrame([bars["symbol"], bars["session"]]).with_columns(
+        _series(f.name, v) for f, v in zip(fs.features, values, strict=True)
+    )
+    return frame if start is None else frame.filter(pl.col("session") >= start)
+
+
+def compute_batches(
+    bars: pl.DataFrame,
+    fs: FeatureSet,
+    start: date | None = None,
+    *,
+    max_rows: int = 1_500_000,
+    threads: int | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Compute a feature set piece by piece, so that memory stays bounded by the piece.
+
+    Parameters
+    ----------
+    bars, fs, start, threads
+        As for `compute`.
+    max_rows
+        Rows of a piece at most (one session at least).
+
+    Yields
+    ------
+    polars.DataFrame
+        Frames as `compute` makes them, for consecutive spans of sessions: together they hold the same bits as
+        ``compute(bars, fs, start)``, and each can be stored on its own as a range of sessions. Pieces are cut by
+        session and not by symbol, so that cross-sectional features see every symbol; the price is that the look-back
+        is read once more for each piece.
+    """
+    check_inputs(bars, fs)
+    layout = layout_of(bars)
+    for first, last in layout.spans(start, max_rows):
+        kept = layout.rows_for(first, last, fs.lookback)
+        part = bars if kept.all() else bars.filter(pl.Series(kept))
+        yield compute(part, fs, first, threads=threads)
+
+
+def _values(bars: pl.DataFrame, layout: Layout, fs: FeatureSet, threads: int | None) -> list[Values]:
+    """Values of every feature, each of shape (rows,); not finite where there is none."""
+    import_module("stock_pipeline.core.features.kernels")  # once, before the threads ask for it
+    rows = bars.height
+    out: list[Values] = [np.empty(rows, np.float32) for _ in fs.features]
+    compared: dict[int, Array] = {k: np.empty(rows) for k, f in enumerate(fs.features) if f.cross_section}
+    columns = bars.select("adj_factor", *fs.inputs)
+
+    def work(batch: tuple[int, int]) -> None:
+        offsets = layout.offsets[batch[0] : batch[1] + 1]
+        a, b = int(offsets[0]), int(offsets[-1])
+        panel = Panel(_arrays(columns.slice(a, b - a), fs.inputs), offsets - a)
+        place = np.arange(a, b) - np.repeat(offsets[:-1], np.diff(offsets))
+        with np.errstate(all="ignore"):
+            for k, feature in enumerate(fs.features):
+                target = compared[k] if k in compared else out[k]
+                target[a:b] = _evaluate(feature, panel, b - a)
+                if feature.lookback:
+                    target[a:b][place < feature.lookback] = np.nan
+
+    with ThreadPoolExecutor(threads or pl.thread_pool_size()) as pool:
+        for _ in pool.map(work, layout.batches(BATCH_ROWS)):
+            pass
+    if compared:
+        by_session, groups = layout.by_session()
+        for k, values in compared.items():
+            out[k][by_session] = _compare(fs.features[k], values[by_session], groups)
+    return out
+
+
+def _arrays(columns: pl.DataFrame, inputs: tuple[str, ...]) -> dict[str, Array]:
+    """Adjusted float64 columns; NaN for null, NaN and infinite input."""
+    frame = adjusted(columns)
+    arrays = {}
+    for name in inputs:
+        values = frame[name].cast(pl.Float64).to_numpy()
+        finite = np.isfinite(values)
+        arrays[name] = np.ascontiguousarray(values if finite.all() else np.where(finite, values, np.nan))
+    return arrays
+
+
+def _evaluate(feature: Feature, panel: Panel, rows: int) -> Array:
+    try:
+        values = np.asarray(feature.function(panel), dtype=np.float64)
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f"Feature {feature.name!r} of {feature.origin} failed with {type(error).__name__}", value=str(error)
+        ) from error
+    if values.shape != (rows,):
+        raise ConfigurationError(
+            f"Feature {feature.name!r} of {feature.origin} returned the wrong shape",
+            value=values.shape,
+            allowed=f"({rows},)",
+        )
+    return values
+
+
+def _compare(feature: Feature, values: Array, groups: NDArray[np.int64]) -> Array:
+    """Each value's standing among those of its group."""
+    from stock_pipeline.core.features import kernels
+
+    finite = np.where(np.isfinite(values), values, np.nan)
+    kernel = kernels.group_rank if feature.cross_section == "rank" else kernels.group_standardise
+    return kernel(finite, groups)
+
+
+def _series(name: str, values: Values) -> pl.Series:
+    """A Polars column over the same memory, null where not finite."""
+    import pyarrow as pa
+
+    valid = np.isfinite(values)
+    mask = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    array = pa.Array.from_buffers(pa.float32(), len(values), [mask, pa.py_buffer(values)])
+    return pl.Series(name, array)
