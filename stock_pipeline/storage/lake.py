@@ -430,7 +430,8 @@ class Lake:
     def _collect(self, table: str, lazy: pl.LazyFrame) -> pl.DataFrame:
         try:
             return lazy.collect(engine="in-memory")
-        except (pl.exceptions.ComputeError, OSError) as error:
+        except (pl.exceptions.ComputeError, pl.exceptions.PanicException, OSError) as error:
+            # Polars panics, by a BaseException, on files that are shorter than their footer says
             raise IntegrityError(
                 f"a data file of {table} is missing or damaged ({error})",
                 value=self.uri(table),

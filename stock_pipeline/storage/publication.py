@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import orjson
@@ -60,17 +60,9 @@ LINEAGE = (
 )
 """Where a row came from; null where the table does not say."""
 
-SORTABLE = (
-    "rank",
-    "symbol",
-    "expected_return",
-    "lower",
-    "upper",
-    "confidence",
-    "volatility",
-    "var_95",
-    "es_95",
-)
+Sort = Literal["rank", "symbol", "expected_return", "lower", "upper", "confidence", "volatility", "var_95", "es_95"]
+SORTABLE: tuple[Sort, ...] = get_args(Sort)
+"""Columns that answers can be ordered by."""
 
 _log = get_logger(__name__)
 
@@ -153,7 +145,8 @@ class Publication:
                 keep[self._by_symbol.get(symbol, [])] = True
         if min_confidence is not None:
             keep &= (self.frame["confidence"] >= min_confidence).fill_null(False).to_numpy()
-        return order[keep[order]]
+        chosen: np.ndarray = order[keep[order]]
+        return chosen
 
     def _order(self, sort: str, descending: bool) -> np.ndarray:
         if sort not in SORTABLE:
@@ -171,7 +164,8 @@ class Publication:
                 )["position"]
                 .to_numpy()
             )
-        return self._orders[key]
+        order: np.ndarray = self._orders[key]
+        return order
 
 
 def load_publication(lake: Lake, version: int, session: date | None = None) -> Publication:

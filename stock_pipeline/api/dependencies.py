@@ -1,0 +1,78 @@
+"""What routes are given: the publication cache, and who is asking.
+
+Accounts do not exist yet: everybody is the anonymous reader. `require` is where each route already names the
+permission that it needs, so that access control is added here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from stock_pipeline.api.problems import ProblemError
+from stock_pipeline.storage.publication import PublicationCache
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who is asking.
+
+    Attributes
+    ----------
+    name
+        Account name.
+    permissions
+        What it may do, such as ``predictions:read``.
+    """
+
+    name: str
+    permissions: frozenset[str] = field(default_factory=frozenset)
+
+
+ANONYMOUS = Principal("anonymous", frozenset({"predictions:read"}))
+
+Authenticate = Callable[[Request], Principal]
+"""Finds out who is asking; raises `ProblemError` 401 where that cannot be."""
+
+
+def anonymous(request: Request) -> Principal:
+    """Everybody is the anonymous reader."""
+    return ANONYMOUS
+
+
+async def principal(request: Request) -> Principal:
+    """Who is asking, by the application's way to authenticate."""
+    authenticate: Authenticate = request.app.state.authenticate
+    return authenticate(request)
+
+
+def require(permission: str) -> Callable[..., object]:
+    """Return a dependency that lets a request pass only with a permission."""
+
+    async def check(who: Annotated[Principal, Depends(principal)]) -> Principal:
+        if permission not in who.permissions:
+            raise ProblemError(403, "forbidden", f"{who.name} lacks the permission {permission}")
+        return who
+
+    return check
+
+
+async def publications(request: Request) -> PublicationCache:
+    """Return the cache of publications."""
+    cache: PublicationCache = request.app.state.publications
+    return cache
+
+
+async def no_repeats(request: Request) -> None:
+    """Refuse a query parameter that is given twice, except ``symbol``: which one counts would be a guess."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in dict.fromkeys(names):
+        if name != "symbol" and names.count(name) > 1:
+            errors = [{"parameter": name, "message": "given more than once", "value": None}]
+            raise ProblemError(422, "invalid-parameters", f"{name}: given more than once", errors=errors)
+
+
+Publications = Annotated[PublicationCache, Depends(publications)]

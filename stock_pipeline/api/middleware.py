@@ -1,0 +1,93 @@
+"""What happens around every request: an id, security headers, the host check, a log line, a last resort for errors."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stock_pipeline.api.problems import problem_response
+from stock_pipeline.observability.logging import get_logger, log_context
+
+REQUEST_ID = "X-Request-ID"
+
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+_log = get_logger("api.access")
+
+
+class RequestFrame:
+    """Outermost layer of the application.
+
+    Parameters
+    ----------
+    app
+        The application within.
+    allowed_hosts
+        Names that the ``Host`` header may have, without port; any where ``None``. A service on loopback names its
+        loopback names here, so that a foreign web page cannot reach it under a name of its own.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str] | None = None) -> None:
+        self._app = app
+        self._hosts = None if allowed_hosts is None else {host.lower() for host in allowed_hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; every other kind of connection passes through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get(REQUEST_ID, "")
+        request_id = given if _ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, status = time.perf_counter(), 0
+
+        async def framed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                answer = MutableHeaders(scope=message)
+                answer[REQUEST_ID] = request_id
+                for name, value in _SECURITY.items():
+                    answer.setdefault(name, value)
+            await send(message)
+
+        with log_context(request_id=request_id):
+            try:
+                if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
+                    detail = "this service does not answer under that host name"
+                    await problem_response(400, "unknown-host", detail, instance=scope["path"], request_id=request_id)(
+                        scope, receive, framed
+                    )
+                else:
+                    await self._app(scope, receive, framed)
+            except Exception:
+                _log.exception("a request failed", method=scope["method"], path=scope["path"])
+                if status:
+                    raise
+                detail = "an unexpected error; the log of the service has it under this request id"
+                await problem_response(500, "internal", detail, instance=scope["path"], request_id=request_id)(
+                    scope, receive, framed
+                )
+            finally:
+                milliseconds = round((time.perf_counter() - started) * 1000, 2)
+                _log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
+
+
+def _host_name(host: str) -> str:
+    host = host.lower()
+    if host.startswith("["):
+        return host[1:].split("]", 1)[0]
+    return host.rsplit(":", 1)[0] if ":" in host else host

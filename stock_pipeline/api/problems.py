@@ -1,0 +1,183 @@
+"""Errors as RFC 9457 problem documents, and the translation of every error into one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from stock_pipeline.core.errors import IntegrityError, NotFoundError, PipelineError
+from stock_pipeline.observability.logging import get_logger
+
+MEDIA_TYPE = "application/problem+json"
+
+_log = get_logger(__name__)
+
+
+class InvalidParameter(BaseModel):
+    """One parameter that was not accepted."""
+
+    parameter: str = Field(description="its name", examples=["limit"])
+    message: str = Field(description="what is wrong with it", examples=["Input should be less than or equal to 1000"])
+    value: Any = Field(None, description="what was sent", examples=["5000"])
+
+
+class Problem(BaseModel):
+    """What went wrong, in the form of RFC 9457."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:stock-pipeline:problem:invalid-parameters",
+                    "title": "Unprocessable Content",
+                    "status": 422,
+                    "detail": "limit: Input should be less than or equal to 1000",
+                    "instance": "/api/predictions",
+                    "request_id": "5f0c7a3e9d1b4c2f8a6e0d4b7c9f1a23",
+                    "errors": [
+                        {
+                            "parameter": "limit",
+                            "message": "Input should be less than or equal to 1000",
+                            "value": "5000",
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    type: str = Field(description="kind of problem; equal problems have equal types")
+    title: str = Field(description="short text of the status")
+    status: int = Field(description="HTTP status")
+    detail: str = Field(description="what happened here and what to do about it")
+    instance: str = Field(description="path of the request")
+    request_id: str | None = Field(None, description="finds the request in the logs")
+    errors: list[InvalidParameter] | None = Field(None, description="parameters that were not accepted")
+
+
+class ProblemError(Exception):
+    """Raised by routes to answer with a problem.
+
+    Parameters
+    ----------
+    status
+        HTTP status.
+    kind
+        Last part of the problem's ``type``.
+    detail
+        What happened and what to do.
+    headers
+        Further response headers.
+    errors
+        Parameters that were not accepted.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        errors: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.kind, self.detail, self.headers, self.errors = status, kind, detail, headers, errors
+
+
+def problem_response(
+    status: int,
+    kind: str,
+    detail: str,
+    *,
+    instance: str,
+    request_id: str | None,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[Mapping[str, Any]] | None = None,
+) -> Response:
+    """Build the answer of a problem; see `Problem` for the fields."""
+    body: dict[str, Any] = {
+        "type": f"urn:stock-pipeline:problem:{kind}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+        "request_id": request_id,
+    }
+    if errors:
+        body["errors"] = list(errors)
+    return Response(
+        orjson.dumps(body, default=str),
+        status_code=status,
+        media_type=MEDIA_TYPE,
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the problems that a route may answer with, for the OpenAPI document."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of an application with a problem document."""
+
+    def respond(request: Request, status: int, kind: str, detail: str, **more: Any) -> Response:
+        request_id = getattr(request.state, "request_id", None)
+        return problem_response(status, kind, detail, instance=request.url.path, request_id=request_id, **more)
+
+    async def own(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ProblemError)
+        return respond(request, error.status, error.kind, error.detail, headers=error.headers, errors=error.errors)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kind = HTTPStatus(error.status_code).name.lower().replace("_", "-")
+        detail = str(error.detail)
+        if error.status_code == 404:
+            detail = f"there is nothing at {request.url.path}; /docs lists all addresses"
+        elif error.status_code == 405:
+            detail = f"{request.method} is not possible at {request.url.path}"
+        return respond(request, error.status_code, kind, detail, headers=error.headers)
+
+    async def validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        errors = [
+            {
+                "parameter": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]),
+                "message": "unknown parameter" if item["type"] == "extra_forbidden" else item["msg"],
+                "value": _shown(item.get("input")),
+            }
+            for item in error.errors()
+        ]
+        detail = "; ".join(f"{item['parameter']}: {item['message']}" for item in errors)
+        return respond(request, 422, "invalid-parameters", detail, errors=errors)
+
+    async def pipeline(request: Request, error: Exception) -> Response:
+        if isinstance(error, NotFoundError):
+            return respond(request, 404, "not-found", str(error))
+        _log.error("the answer could not be made", error=str(error), path=request.url.path)
+        if isinstance(error, IntegrityError):
+            return respond(request, 503, "storage-unreadable", "stored data cannot be read; see the log of the service")
+        return respond(request, 500, "internal", "the answer could not be made; see the log of the service")
+
+    app.add_exception_handler(ProblemError, own)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(PipelineError, pipeline)
+
+
+def _shown(value: Any) -> Any:
+    text = value if isinstance(value, str) else None if value is None else str(value)
+    return text if text is None or len(text) <= 200 else text[:200] + "..."

@@ -1,0 +1,281 @@
+"""The service around the routes: health, pages, errors, headers, a real server, publications that change while read."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from stock_pipeline.api.app import create_app
+from stock_pipeline.api.dependencies import Principal
+from stock_pipeline.api.problems import ProblemError
+from stock_pipeline.api.schemas import Readiness
+from stock_pipeline.storage.lake import Lake
+from stock_pipeline.storage.publication import PUBLISHED, PublicationCache
+from stock_pipeline_tests.published import SESSIONS, publish
+
+TYPE = "application/problem+json"
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    made = Lake(tmp_path / "lake")
+    publish(made, SESSIONS[0])
+    return made
+
+
+@pytest.mark.requirement("A1")
+def test_without_a_publication_the_service_lives_but_is_not_ready(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    with TestClient(create_app(lake, poll_seconds=0.02)) as client:
+        assert client.get("/healthz").json()["status"] == "ok"
+        for path in ("/readyz", "/api/predictions", "/api/predictions/x", "/api/unpredicted"):
+            response = client.get(path)
+            assert response.status_code == 503
+            assert response.headers["content-type"] == TYPE
+            assert "nothing has been published" in response.json()["detail"]
+        assert "Nothing has been published yet" in client.get("/").text
+        publish(lake, SESSIONS[0])
+        _until(lambda: client.get("/readyz").status_code == 200)
+        ready = Readiness.model_validate(client.get("/readyz").json())
+        assert ready.publication.session == SESSIONS[0]
+        assert ready.age_seconds > 0
+
+
+@pytest.mark.requirement("A1", "R1.2")
+def test_an_unreadable_lake_is_reported_and_the_last_good_publication_stays(lake: Lake) -> None:
+    with TestClient(create_app(lake, poll_seconds=0.02)) as client:
+        assert client.get("/readyz").status_code == 200
+        for file in Path(lake.uri(PUBLISHED), "_delta_log").glob("*.json"):
+            file.write_text("{ this is not a commit")
+        _until(lambda: client.get("/readyz").status_code == 503)
+        assert "cannot be read" in client.get("/readyz").json()["detail"]
+        assert client.get("/api/predictions").json()["total"] == 25
+        shutil.rmtree(lake.root)
+        _until(lambda: "nothing has been published" in client.get("/readyz").json()["detail"])
+        assert client.get("/api/predictions").json()["total"] == 25
+
+
+@pytest.mark.requirement("A1")
+def test_a_publication_with_a_damaged_file_is_not_taken(lake: Lake) -> None:
+    cache = PublicationCache(lake)
+    assert cache.refresh()
+    before = set(Path(lake.uri(PUBLISHED)).rglob("*.parquet"))
+    publish(lake, SESSIONS[1])
+    for file in set(Path(lake.uri(PUBLISHED)).rglob("*.parquet")) - before:
+        file.write_bytes(b"PAR1 but damaged PAR1")
+    assert not cache.refresh()
+    assert cache.problem is not None
+    assert cache.current is not None
+    assert cache.current.session == SESSIONS[0]
+
+
+@pytest.mark.requirement("A1")
+def test_every_error_is_a_problem_document(lake: Lake) -> None:
+    app = create_app(lake, poll_seconds=60)
+
+    @app.get("/fails")
+    async def fails() -> None:
+        raise RuntimeError("password=hunter2")
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        answers = {
+            404: client.get("/nothing"),
+            405: client.post("/api/predictions"),
+            422: client.get("/api/predictions?limit=x"),
+            500: client.get("/fails"),
+        }
+        for status, response in answers.items():
+            assert response.status_code == status
+            assert response.headers["content-type"] == TYPE
+            body = response.json()
+            assert set(body) >= {"type", "title", "status", "detail", "instance", "request_id"}
+            assert body["request_id"] == response.headers["x-request-id"]
+        assert answers[405].headers["allow"] == "GET"
+        assert "hunter2" not in answers[500].text
+
+
+@pytest.mark.requirement("A1")
+def test_headers_of_every_answer(lake: Lake) -> None:
+    with TestClient(create_app(lake, poll_seconds=60)) as client:
+        for path in ("/", "/docs", "/api/predictions", "/nothing", "/static/style.css"):
+            headers = client.get(path).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert client.get("/healthz", headers={"X-Request-ID": "abcd-1234"}).headers["x-request-id"] == "abcd-1234"
+        made = client.get("/healthz", headers={"X-Request-ID": "<script>"}).headers["x-request-id"]
+        assert len(made) == 32
+
+
+@pytest.mark.requirement("A1")
+def test_foreign_host_names_are_refused(lake: Lake) -> None:
+    app = create_app(lake, poll_seconds=60, allowed_hosts=("localhost", "127.0.0.1", "::1"))
+    with TestClient(app) as client:
+        for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
+            assert client.get("/healthz", headers={"Host": host}).status_code == 200
+        refused = client.get("/healthz", headers={"Host": "evil.example:8000"})
+        assert refused.status_code == 400
+        assert refused.json()["type"].endswith("unknown-host")
+
+
+@pytest.mark.requirement("A1")
+def test_the_place_for_access_control_is_asked(lake: Lake) -> None:
+    def nobody(request) -> Principal:
+        raise ProblemError(401, "unauthenticated", "log in first", headers={"WWW-Authenticate": "Bearer"})
+
+    with TestClient(create_app(lake, poll_seconds=60, authenticate=nobody)) as client:
+        response = client.get("/api/predictions")
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert client.get("/healthz").status_code == 200
+    with TestClient(create_app(lake, poll_seconds=60, authenticate=lambda request: Principal("guest"))) as client:
+        for path in ("/api/predictions", "/api/predictions/x", "/api/unpredicted"):
+            assert client.get(path).status_code == 403
+
+
+@pytest.mark.requirement("A1")
+def test_the_openapi_document_is_complete(lake: Lake) -> None:
+    document = create_app(lake).openapi()
+    references = set()
+
+    def walk(node) -> None:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                references.add(node["$ref"].rsplit("/", 1)[1])
+            for part in node.values():
+                walk(part)
+        elif isinstance(node, list):
+            for part in node:
+                walk(part)
+
+    walk(document)
+    assert references <= set(document["components"]["schemas"])
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["summary"], path
+            assert operation["description"], path
+            assert operation["responses"]["200"]["content"]["application/json"]["schema"], path
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    assert TYPE in response["content"], (path, status)
+    for name in ("Prediction", "Problem"):
+        assert document["components"]["schemas"][name]["examples"]
+    assert {"/api/predictions", "/api/predictions/{prediction_id}", "/api/unpredicted"} <= set(document["paths"])
+
+
+@pytest.mark.requirement("A1")
+def test_pages_load_nothing_from_elsewhere(lake: Lake) -> None:
+    with TestClient(create_app(lake, poll_seconds=60)) as client:
+        page = client.get("/")
+        assert "S000" in page.text
+        docs = client.get("/docs")
+        for text in (page.text, docs.text):
+            for part in text.split('"'):
+                assert not part.startswith(("http:", "https:", "//")), part
+        for file in (
+            "/reference/swagger-ui-bundle.js",
+            "/reference/swagger-ui.css",
+            "/static/style.css",
+            "/static/icon.svg",
+        ):
+            assert client.get(file).status_code == 200, file
+        assert "/reference/swagger-ui-bundle.js" in docs.text
+
+
+@pytest.mark.requirement("A1")
+def test_text_from_the_table_cannot_become_markup(tmp_path: Path) -> None:
+    import polars as pl
+
+    from stock_pipeline_tests.published import predictions
+
+    lake = Lake(tmp_path)
+    frame = predictions(SESSIONS[0], 1).with_columns(symbol=pl.lit("<script>alert(1)</script>"))
+    lake.write_sessions(PUBLISHED, frame, start=SESSIONS[0], end=SESSIONS[0])
+    with TestClient(create_app(lake, poll_seconds=60)) as client:
+        assert "<script>" not in client.get("/").text
+
+
+@pytest.mark.requirement("A1", "R1.2")
+def test_readers_never_see_two_publications_mixed(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    publish(lake, SESSIONS[0], 200, shift=0.0)
+    cache = PublicationCache(lake)
+    cache.refresh()
+    stop, seen, wrong = threading.Event(), set(), []
+    with TestClient(create_app(lake, cache=cache, poll_seconds=0.005)) as client:
+
+        def read(limit: int) -> None:
+            with TestClient(client.app) as mine:
+                while not stop.is_set():
+                    body = mine.get("/api/predictions", params={"limit": limit}).json()
+                    shifts = {
+                        round(row["expected_return"] - 0.05 + (row["rank"] - 1) / 1000) for row in body["predictions"]
+                    }
+                    if len(shifts) != 1 or shifts != {body["publication"]["version"]}:
+                        wrong.append((body["publication"], shifts))
+                    seen.update(shifts)
+
+        readers = [threading.Thread(target=read, args=(limit,)) for limit in (200, 150, 100)]
+        for reader in readers:
+            reader.start()
+        for version in range(1, 13):
+            assert publish(lake, SESSIONS[0], 200, shift=float(version)) == version
+            time.sleep(0.04)
+        _until(lambda: 12 in seen)
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert not wrong
+    assert len(seen) > 2
+
+
+@pytest.mark.requirement("A1", "P5")
+def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = (
+        "import sys; from stock_pipeline.storage.lake import Lake; from stock_pipeline.api.server import serve; "
+        "serve(Lake(sys.argv[1]), port=int(sys.argv[2]), home=sys.argv[3], poll_seconds=0.05)"
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-c", code, lake.root, str(port), str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            _until(lambda: _answers(client), 30)
+            first = client.get("/api/predictions")
+            assert first.json()["publication"]["session"] == str(SESSIONS[0])
+            assert first.headers.get("server") is None
+            publish(lake, SESSIONS[1])
+            _until(lambda: client.get("/api/predictions").json()["publication"]["session"] == str(SESSIONS[1]))
+            assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 400
+            assert client.get("/readyz", headers={"X-Request-ID": "find-me-again"}).status_code == 200
+    finally:
+        server.terminate()
+        server.wait(timeout=15)
+    log = (tmp_path / "logs" / "api.jsonl").read_text()
+    assert '"request_id":"find-me-again"' in log
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _until(condition, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
