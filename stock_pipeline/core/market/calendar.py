@@ -158,7 +158,13 @@ class SessionCalendar:
             That day is no session.
         """
         if not self.is_session(day):
-            raise DataError(f"{self.name} has no session on that day", value=day, fix="ask only for days of sessions()")
+            raise DataError(
+                f"{self.name} has no session on that day", value=day.isoformat(), fix="ask only for days of sessions()"
+            )
+        return self.usual_close_utc(day)
+
+    def usual_close_utc(self, day: date) -> datetime:
+        """Close (UTC) as `close_utc`, and for any other day the usual closing time of the exchange on that date."""
         if self.name in ROUND_THE_CLOCK:
             return datetime.combine(day + timedelta(1), time(0), ZoneInfo("UTC"))
         usual = [clock for since, clock in self._facts["closes"] if since <= day] or [self._facts["closes"][0][1]]
