@@ -114,9 +114,11 @@ def _jumps(frame: pl.DataFrame, rules: QualityRules) -> pl.DataFrame:
     floor = pl.when(known).then(rules.jump_floor).otherwise(rules.jump_floor_no_volume)
     limit = pl.max_horizontal(floor, rules.jump_scales * pl.col("_scale") * pl.col("_gap").sqrt())
     frame = frame.with_columns(_limit=limit.fill_null(rules.jump_floor_no_volume))
-    # Value traded beside shares traded: a split multiplies the shares, news multiplies both.
+    # The larger the move, the more shares must have changed hands. Value traded tells a split, which multiplies the
+    # shares alone, from news.
     traded = pl.col("_volume_ratio") * pl.col("_return").exp()
-    busy = (pl.min_horizontal(pl.col("_volume_ratio"), traded) >= rules.event_volume).fill_null(False)
+    needed = rules.event_volume * pl.max_horizontal(pl.lit(1.0), pl.col("_return").abs() / rules.jump_floor)
+    busy = ((pl.col("_volume_ratio") >= needed) & (traded >= rules.event_volume)).fill_null(False)
     return frame.with_columns(
         _far=(pl.col("_return").abs() > pl.col("_limit")).fill_null(False), _event=busy | _walked(rules)
     )

@@ -57,7 +57,7 @@ class QualityRules(Parameters):
         default=3.0,
         ge=1,
         le=100,
-        description="a jump is believed when shares and value traded are so many times their median",
+        description="a jump at the floor is believed when volume is so many times its median; larger jumps need more",
     )
     walk_hole: float = Field(
         default=0.10,
