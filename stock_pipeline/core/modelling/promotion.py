@@ -185,7 +185,7 @@ def decide(
     comparisons = [against]
     if against.difference.count < policy.min_sessions:
         reasons.append(
-            f"only {against.difference.count} common sessions with {best}, not {policy.min_sessions}: nothing is decided"
+            f"only {against.difference.count} common sessions with {best}, not {policy.min_sessions}: not decided"
         )
         if old is None:
             reasons.append("no champion yet: history is too short for any model to be judged")

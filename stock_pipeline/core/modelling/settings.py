@@ -42,7 +42,7 @@ class TrainingSettings(Parameters):
         description="After early stopping, fit again on training and validation together with the rounds found.",
     )
     target: TargetKind = Field(
-        default="raw", description="Fit to the return, its excess over the session's mean, or its rank."
+        default="rank", description="Fit to the return, its excess over the session's mean, or its rank."
     )
     winsor: float = Field(
         default=0.005,

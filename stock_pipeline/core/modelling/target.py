@@ -27,7 +27,8 @@ def training_target(session: pl.Series, label: np.ndarray, kind: TargetKind, win
         ``raw``: the label. ``demeaned``: the label minus its mean over the session's rows, plus the mean of all
         labels. ``rank``: the normal score of the label's rank in its session (Blom, *Statistical Estimates and
         Transformed Beta-Variables*, 1958: (r - 3/8) / (n + 1/4)), times the mean standard deviation over sessions,
-        plus the mean of all labels; so the unit stays that of the label.
+        plus the mean of all labels; so the unit stays that of the label. With fewer than 3 symbols a session on
+        average there is nothing to be relative to: raw.
     winsor
         Labels beyond this quantile on either side are set to it first; 0 for none.
 
@@ -39,7 +40,7 @@ def training_target(session: pl.Series, label: np.ndarray, kind: TargetKind, win
     if winsor > 0:
         low, high = np.quantile(label, [winsor, 1.0 - winsor])
         label = np.clip(label, low, high)
-    if kind == "raw":
+    if kind == "raw" or len(session) < 3 * session.n_unique():
         return label
     frame = pl.DataFrame({"session": session, "label": label})
     mean = float(label.mean())

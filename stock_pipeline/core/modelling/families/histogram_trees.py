@@ -120,6 +120,9 @@ class HistGradientBoosting(ModelFamily):
         with threadpool_limits(limits=data.threads or None, user_api="openmp"):
             if stop:
                 estimator.fit(data.x, data.y, X_val=data.x_val, y_val=data.y_val)
+                # scikit-learn keeps the rounds after the best one
+                best = max(1, int(np.argmax(estimator.validation_score_)))
+                del estimator._predictors[best:]
             else:
                 estimator.fit(data.x, data.y)
         data.progress(int(estimator.n_iter_), estimator.max_iter, None)

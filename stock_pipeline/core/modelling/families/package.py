@@ -65,8 +65,31 @@ def write(directory: Path, files: Mapping[str, bytes], header: Mapping[str, Any]
     return json.loads(content)
 
 
-def read(directory: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def seal(directory: Path, header: Mapping[str, Any]) -> str:
+    """Write a manifest over every file that a folder (with its sub-folders) holds.
+
+    Returns
+    -------
+    str
+        SHA-256 of the manifest, which therefore stands for the whole folder.
+    """
+    names = sorted(p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
+    contents = {name: (directory / name).read_bytes() for name in names}
+    listing = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in contents.items()}
+    manifest = render({**header, "format": FORMAT, "files": listing})
+    (directory / MANIFEST).write_bytes(manifest)
+    return sha256(manifest)
+
+
+def read(directory: Path, ignore: frozenset[str] = frozenset()) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Read a folder and verify all of it.
+
+    Parameters
+    ----------
+    directory
+        As written by `write` or `seal`.
+    ignore
+        Names that may stand in the folder unlisted; they are not read.
 
     Returns
     -------
@@ -84,7 +107,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     path = directory / MANIFEST
     manifest = _manifest(path)
     found = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()} - {MANIFEST}
-    extra = sorted(found - set(manifest["files"]))
+    extra = sorted(found - set(manifest["files"]) - ignore)
     if extra:
         raise IntegrityError("the model folder holds a file that is not in its manifest", value=extra[0], fix=_RETRAIN)
     files = {}
