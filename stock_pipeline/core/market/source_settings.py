@@ -34,9 +34,11 @@ class TableFile(Parameters):
     """One CSV or Parquet file beside the prices; the path alone is enough."""
 
     path: str = Field(min_length=1, description="CSV or Parquet file, absolute or from the working directory")
-    columns: dict[str, str] = Field({}, description="ours: theirs, where their names differ")
-    date_format: str | None = Field(None, description="such as %d/%m/%Y; found by itself where it is unambiguous")
-    symbol: str | None = Field(None, description="keep only the rows of this symbol (an index among several)")
+    columns: dict[str, str] = Field(default={}, description="ours: theirs, where their names differ")
+    date_format: str | None = Field(
+        default=None, description="such as %d/%m/%Y; found by itself where it is unambiguous"
+    )
+    symbol: str | None = Field(default=None, description="keep only the rows of this symbol (an index among several)")
 
     @model_validator(mode="before")
     @classmethod
@@ -49,36 +51,48 @@ class FilesSource(Parameters):
 
     kind: Literal["files"] = "files"
     path: str = Field(min_length=1, description="file or folder, absolute or from the working directory")
-    glob: str | None = Field(None, description="such as *.parquet or bars/*.csv; all CSV and Parquet files by default")
-    columns: dict[str, str] = Field(
-        {}, description="ours: theirs, such as {symbol: ticker, session: date}; usual names are found by themselves"
+    glob: str | None = Field(
+        default=None, description="such as *.parquet or bars/*.csv; all CSV and Parquet files by default"
     )
-    symbol_from: Literal["column", "filename"] = Field("column", description="where the symbol is written")
-    date_format: str | None = Field(None, description="such as %d/%m/%Y; found by itself where it is unambiguous")
-    timezone: str | None = Field(None, description="time zone of timestamps without one; the exchange's by default")
+    columns: dict[str, str] = Field(
+        default={},
+        description="ours: theirs, such as {symbol: ticker, session: date}; usual names are found by themselves",
+    )
+    symbol_from: Literal["column", "filename"] = Field(default="column", description="where the symbol is written")
+    date_format: str | None = Field(
+        default=None, description="such as %d/%m/%Y; found by itself where it is unambiguous"
+    )
+    timezone: str | None = Field(
+        default=None, description="time zone of timestamps without one; the exchange's by default"
+    )
     prices: PriceBasis = Field(
-        "raw",
+        default="raw",
         description="raw (no corporate actions known), adjusted (already), raw_with_adj_close, raw_with_factors, "
         "raw_with_events (splits and dividends in the same rows or in the events file)",
     )
     dividends: Literal["total_return", "price_relative"] = Field(
-        "total_return", description="how dividends enter the factor of raw_with_events"
+        default="total_return", description="how dividends enter the factor of raw_with_events"
     )
     factor_convention: Literal["multiply", "divide"] = Field(
-        "multiply", description="adjusted = raw x factor, or raw / factor"
+        default="multiply", description="adjusted = raw x factor, or raw / factor"
     )
     factor_tolerance: float = Field(
-        1e-5, ge=0, lt=0.1, description="relative change of adj_close / close, or of the factor, that is only rounding"
+        default=1e-5,
+        ge=0,
+        lt=0.1,
+        description="relative change of adj_close / close, or of the factor, that is only rounding",
     )
-    events: TableFile | None = Field(None, description="symbol, session (ex-date), split_ratio, dividend")
-    membership: TableFile | None = Field(None, description="symbol, start, end of the point-in-time universe")
-    benchmark: TableFile | None = Field(None, description="session and close of the market benchmark")
-    currency: str | None = Field(None, pattern=r"^[A-Z]{3}$", description="ISO 4217 code; the market's by default")
-    separator: str | None = Field(None, min_length=1, max_length=1, description="of CSV files; found by itself")
-    decimal_comma: bool = Field(False, description="12,5 instead of 12.5")
-    encoding: str = Field("utf-8", description="of CSV files, such as utf-8, gbk or latin-1")
+    events: TableFile | None = Field(default=None, description="symbol, session (ex-date), split_ratio, dividend")
+    membership: TableFile | None = Field(default=None, description="symbol, start, end of the point-in-time universe")
+    benchmark: TableFile | None = Field(default=None, description="session and close of the market benchmark")
+    currency: str | None = Field(
+        default=None, pattern=r"^[A-Z]{3}$", description="ISO 4217 code; the market's by default"
+    )
+    separator: str | None = Field(default=None, min_length=1, max_length=1, description="of CSV files; found by itself")
+    decimal_comma: bool = Field(default=False, description="12,5 instead of 12.5")
+    encoding: str = Field(default="utf-8", description="of CSV files, such as utf-8, gbk or latin-1")
     null_values: tuple[str, ...] = Field(
-        ("", "NA", "N/A", "#N/A", "null", "NULL", "None", "-", "--"), description="texts that mean no value"
+        default=("", "NA", "N/A", "#N/A", "null", "NULL", "None", "-", "--"), description="texts that mean no value"
     )
 
     @field_validator("columns")
@@ -128,16 +142,20 @@ class FilesSource(Parameters):
 class _NetworkSource(Parameters):
     """What every network vendor can be told."""
 
-    start: date = Field(date(2000, 1, 1), description="first session to fetch; factors are anchored there")
-    requests_per_minute: float = Field(60.0, gt=0, le=6000, description="upper limit of the request rate")
-    retries: int = Field(4, ge=0, le=10, description="further attempts after a failure that may pass")
-    retry_wait_seconds: float = Field(2.0, ge=0, le=300, description="wait before the first retry; doubles each time")
-    timeout_seconds: float = Field(30.0, gt=0, le=600, description="of one request")
-    lookback_days: int = Field(
-        15, ge=0, le=3650, description="days before the asked range that are fetched again to notice revisions"
+    start: date = Field(default=date(2000, 1, 1), description="first session to fetch; factors are anchored there")
+    requests_per_minute: float = Field(default=60.0, gt=0, le=6000, description="upper limit of the request rate")
+    retries: int = Field(default=4, ge=0, le=10, description="further attempts after a failure that may pass")
+    retry_wait_seconds: float = Field(
+        default=2.0, ge=0, le=300, description="wait before the first retry; doubles each time"
     )
-    currency: str | None = Field(None, pattern=r"^[A-Z]{3}$", description="ISO 4217 code, where the vendor states none")
-    membership: TableFile | None = Field(None, description="symbol, start, end of the point-in-time universe")
+    timeout_seconds: float = Field(default=30.0, gt=0, le=600, description="of one request")
+    lookback_days: int = Field(
+        default=15, ge=0, le=3650, description="days before the asked range that are fetched again to notice revisions"
+    )
+    currency: str | None = Field(
+        default=None, pattern=r"^[A-Z]{3}$", description="ISO 4217 code, where the vendor states none"
+    )
+    membership: TableFile | None = Field(default=None, description="symbol, start, end of the point-in-time universe")
 
 
 class YFinanceSource(_NetworkSource):
@@ -145,11 +163,13 @@ class YFinanceSource(_NetworkSource):
 
     kind: Literal["yfinance"] = "yfinance"
     symbols: tuple[str, ...] = Field(min_length=1, description="Yahoo symbols, such as AAPL or 7203.T")
-    benchmark: str | None = Field(None, description="Yahoo symbol of the benchmark, such as ^GSPC")
+    benchmark: str | None = Field(default=None, description="Yahoo symbol of the benchmark, such as ^GSPC")
     dividends: Literal["total_return", "price_relative"] = Field(
-        "total_return", description="how dividends enter the factor"
+        default="total_return", description="how dividends enter the factor"
     )
-    base_url: str | None = Field(None, pattern=r"^https?://", description="send Yahoo's requests there (a mirror)")
+    base_url: str | None = Field(
+        default=None, pattern=r"^https?://", description="send Yahoo's requests there (a mirror)"
+    )
 
 
 class AkShareSource(_NetworkSource):
@@ -160,7 +180,7 @@ class AkShareSource(_NetworkSource):
         min_length=1, description="six-digit codes in quotes, such as '600000' or '000001'"
     )
     factors_url: str = Field(
-        "https://finance.sina.com.cn/realstock/company/{symbol}/hfq.js",
+        default="https://finance.sina.com.cn/realstock/company/{symbol}/hfq.js",
         pattern=r"^https?://.*\{symbol\}",
         description="where the adjustment factors are; {symbol} becomes sh600000 or sz000001",
     )
