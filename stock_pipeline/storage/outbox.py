@@ -242,7 +242,8 @@ class AlertOutbox:
                 if error is not None:
                     report.failed[sink.name] = error
                     return  # the sink is down: its other notices stay due and are tried next time
-                report.sent[sink.name] = report.sent.get(sink.name, 0) + sent
+                if sent:
+                    report.sent[sink.name] = report.sent.get(sink.name, 0) + sent
         except Exception as error:
             report.failed[sink.name] = redact_text(f"{type(error).__name__}: {error}")
             _log.exception("the alert outbox failed", sink=sink.name)
@@ -291,6 +292,7 @@ class AlertOutbox:
             ).all()
             state = session.get_one(AlertStateRow, (fingerprint, sink.name))
             alerts = [_alert(row) for row, _ in pairs]
+            ids = [row.id for row, _ in pairs]
             wait = _held_back(alerts, state, now)
             if wait is not None or not alerts:
                 for _, delivery in pairs:
@@ -303,7 +305,6 @@ class AlertOutbox:
             sink.send(notice)
         except Exception as caught:
             error = redact_text(f"{type(caught).__name__}: {caught}")[:500]
-        ids = [row.id for row, _ in pairs]
         with Session(self._engine) as session, session.begin():
             state = session.get_one(AlertStateRow, (fingerprint, sink.name))
             state.claimed_until = None

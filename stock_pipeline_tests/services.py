@@ -1,0 +1,140 @@
+"""Private Postgres and Redis servers for tests: own data folder, free port, ended by their own process id.
+
+Where a server program is missing, the test is skipped with the command that installs it; with ``CI=true`` it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+_POSTGRES = ["-h", "127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=30"]
+_REDIS = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Run a Postgres server for the length of a ``with`` block; gives the SQLAlchemy address of its database."""
+    folder = _program_folder("initdb", "postgresql")
+    _program("postgres", "postgresql", folder)
+    place = Path(tempfile.mkdtemp(prefix="pg-test-"))
+    prefix = _other_user(place)
+    data, port = place / "data", free_port()
+    server = None
+    try:
+        subprocess.run(
+            [*prefix, str(folder / "initdb"), "-D", str(data), "-U", "test", "-A", "trust", "-N", "-E", "UTF8"],
+            check=True,
+            capture_output=True,
+            cwd=place,
+        )
+        server = subprocess.Popen(
+            [*prefix, str(folder / "postgres"), "-D", str(data), *_POSTGRES, "-p", str(port), "-k", str(place)],
+            stdout=subprocess.DEVNULL,
+            stderr=(log := (place / "server.log").open("wb")),
+            cwd=place,
+        )
+        _wait_for(port, server, place / "server.log", b"ready to accept connections")
+        yield f"postgresql+psycopg2://test@127.0.0.1:{port}/postgres"
+    finally:
+        if server is not None:
+            _stop(server, signal.SIGINT)  # Postgres: fast shutdown
+            log.close()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """Run a Redis server for the length of a ``with`` block; gives its address."""
+    program = _program("redis-server", "redis-server")
+    place = Path(tempfile.mkdtemp(prefix="redis-test-"))
+    port = free_port()
+    server = None
+    try:
+        with (place / "server.log").open("wb") as log:
+            server = subprocess.Popen(
+                [str(program), "--port", str(port), "--dir", str(place), *_REDIS],
+                stdout=log,
+                stderr=log,
+                cwd=place,
+            )
+        _wait_for(port, server, place / "server.log", b"Ready to accept connections")
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        if server is not None:
+            _stop(server, signal.SIGTERM)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _program_folder(name: str, package: str) -> Path:
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
+    for folder in versions:
+        if (folder / name).exists():
+            return folder
+    return _program(name, package).resolve().parent
+
+
+def _program(name: str, package: str, folder: Path | None = None) -> Path:
+    found = shutil.which(name, path=None if folder is None else str(folder))
+    if found is None:
+        message = f"{name} is not installed; to run this test: sudo apt-get install {package}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return Path(found)
+
+
+def _other_user(place: Path) -> list[str]:
+    """Postgres refuses to run as root: give the folder to another user and run as that one."""
+    if os.geteuid() != 0:
+        return []
+    for name in ("postgres", "nobody"):
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        os.chown(place, user.pw_uid, user.pw_gid)
+        switch = _program("setpriv", "util-linux")
+        return [str(switch), f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    pytest.skip("Postgres cannot run as root and there is no other user: sudo apt-get install postgresql")
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path, sign: bytes, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            break
+        if sign in log.read_bytes():
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+        time.sleep(0.05)
+    raise RuntimeError(f"a test server did not start on port {port}:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def _stop(server: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    server.send_signal(how)
+    try:
+        server.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
