@@ -2,7 +2,7 @@
 
 Everything is explicit: a read names its range, a write names the sessions that it replaces and returns the Delta
 version that holds the result. A write is one commit; a reader sees the table before it or after it. Writers on one
-machine queue on a file lock; writers on several machines are kept apart by Delta's own conflict check and retried.
+machine queue on a file lock; where another machine commits first, Delta refuses the commit and the write starts again.
 Queries in SQL are in ``storage.lake_sql``; what a frame must look like is in ``storage.lake_frames``.
 """
 
@@ -522,13 +522,14 @@ def _schema(delta: DeltaTable) -> pl.Schema:
 def _write(
     target: DeltaTable | str, frame: pl.DataFrame, mode: Any, metadata: Mapping[str, str] | None, **options: Any
 ) -> None:
-    properties = CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0) if metadata else None
+    # no silent retry inside Delta: what is written was decided from one version, so any commit in between starts it again
+    properties = CommitProperties(custom_metadata=dict(metadata) if metadata else None, max_commit_retries=0)
     write_deltalake(
         target,
         frames.with_partition(frame).to_arrow(),
         mode=mode,
         writer_properties=_WRITER,
-        commit_properties=properties or CommitProperties(max_commit_retries=0),
+        commit_properties=properties,
         **options,
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 
-from stock_pipeline.core.errors import DataError, NotFoundError
+from stock_pipeline.core.errors import DataError, IntegrityError, NotFoundError
 from stock_pipeline.storage.lake_frames import PARTITION
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def query(lake: Lake, text: str, parameters: Sequence[Any] | None, versions: Map
         Not one SELECT, or DuckDB refuses it.
     NotFoundError
         The query names a table that the lake does not have.
+    IntegrityError
+        A data file is missing or damaged.
     """
     with duckdb.connect(config={"python_enable_replacements": False, "autoinstall_known_extensions": False}) as engine:
         names = _named_tables(engine, text)
@@ -61,6 +63,11 @@ def query(lake: Lake, text: str, parameters: Sequence[Any] | None, versions: Map
         except duckdb.CatalogException as error:
             raise NotFoundError(_first_line(error), allowed="tables: " + ", ".join(lake.tables())) from error
         except duckdb.Error as error:
+            if "reading the stream registered as" in str(error):
+                raise IntegrityError(
+                    f"a data file is missing or damaged ({_first_line(error)})",
+                    fix="restore the table from a backup, or read an older version",
+                ) from error
             raise DataError(f"the query failed: {_first_line(error)}", value=text) from error
 
 
