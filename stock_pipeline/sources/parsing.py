@@ -5,6 +5,8 @@ Choosing files and columns belongs to ``reading``.
 
 from __future__ import annotations
 
+from datetime import time
+
 import polars as pl
 
 from stock_pipeline.core.errors import DataError
@@ -90,7 +92,7 @@ def _local_date(values: pl.Series, zone: str, exchange: str) -> pl.Series:
     kind = values.dtype
     assert isinstance(kind, pl.Datetime)
     if kind.time_zone is None:
-        if (values.dt.time() == pl.time(0, 0)).all() if len(values) else True:  # plain dates stored as timestamps
+        if (values.dt.time().drop_nulls() == time(0)).all():  # plain dates stored as timestamps
             return values.dt.date()
         values = values.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     return values.dt.convert_time_zone(exchange).dt.date()

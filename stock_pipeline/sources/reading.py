@@ -163,7 +163,7 @@ def rename(
         theirs = columns.get(ours)
         if theirs is not None:
             if theirs not in frame.columns:
-                raise _missing(file, ours, theirs, frame.columns)
+                raise _missing(file, ours, theirs, frame.columns, frame.columns)
             taken[ours] = theirs
             continue
         match = next((by_plain[a] for a in ALIASES.get(ours, (ours,)) if a in by_plain), None)
@@ -171,13 +171,16 @@ def rename(
             taken[ours] = match
     for ours in required:
         if ours not in taken:
-            raise _missing(file, ours, ours, frame.columns)
+            # a column that already serves as something else is no suggestion
+            usual = {by_plain[a] for names in ALIASES.values() for a in names if a in by_plain}
+            free = [c for c in frame.columns if c not in {*taken.values(), *usual}]
+            raise _missing(file, ours, ours, frame.columns, free)
     return frame.select(pl.col(theirs).alias(ours) for ours, theirs in taken.items())
 
 
-def _missing(file: str, ours: str, theirs: str, found: list[str]) -> DataError:
-    plain = {f.lower(): f for f in found}
-    near = [plain[n] for n in difflib.get_close_matches(theirs.lower(), list(plain), n=3, cutoff=0.5)]
+def _missing(file: str, ours: str, theirs: str, found: list[str], free: list[str]) -> DataError:
+    plain = {f.lower(): f for f in free}
+    near = [plain[n] for n in difflib.get_close_matches(theirs.lower(), list(plain), n=3, cutoff=0.4)]
     return DataError(
         f"{file} has no column for {ours!r}",
         value=theirs,

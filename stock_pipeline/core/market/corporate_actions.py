@@ -119,7 +119,7 @@ def factors_from_adj_close(
     _require_sorted(bars)
     _require_columns(bars, ["close", adj_close])
     ratio = pl.col(adj_close) / pl.col("close")
-    usable = ratio.is_finite() & (pl.col("close") > 0) & (pl.col(adj_close) > 0)
+    usable = ratio.is_finite() & (ratio > 0) & pl.col("close").is_finite() & (pl.col("close") > 0)
     return _level_factor(bars, pl.when(usable).then(ratio), tolerance)
 
 
