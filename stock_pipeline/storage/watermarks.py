@@ -46,10 +46,9 @@ def session_hashes(inputs: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
         pl.concat(parts)
         .with_columns(low=pl.col("input_hash") & 0xFFFFFFFF, high=pl.col("input_hash") // 2**32)
         .group_by("session")
-        .agg(
-            # Delta has no unsigned integers: the same 64 bits, read as signed
-            input_hash=((pl.col("low").sum() % 2**32) + (pl.col("high").sum() % 2**32) * 2**32).reinterpret(signed=True),
-        )
+        .agg(low=pl.col("low").sum() % 2**32, high=pl.col("high").sum() % 2**32)
+        # Delta has no unsigned integers: the same 64 bits, read as signed
+        .select("session", input_hash=(pl.col("low") + pl.col("high") * 2**32).cast(pl.UInt64).reinterpret(signed=True))
         .sort("session")
     )
 
@@ -152,5 +151,5 @@ class Watermarks:
     def _known(self, table: str) -> pl.DataFrame:
         name = f"{PREFIX}/{table}"
         if not self.lake.exists(name):
-            return pl.DataFrame(schema={"session": pl.Date, "input_hash": pl.UInt64, "parameters": pl.String})
+            return pl.DataFrame(schema={**HASH_SCHEMA, "parameters": pl.String()})
         return self.lake.read(name).select("session", "input_hash", "parameters")

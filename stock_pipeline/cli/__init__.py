@@ -1,0 +1,5 @@
+"""The command line ``stock-pipeline``: thin, one function a command; heavy parts are imported when a command needs them."""
+
+from stock_pipeline.cli.app import main
+
+__all__ = ["main"]

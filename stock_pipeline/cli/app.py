@@ -1,0 +1,70 @@
+"""The application object, its commands and how errors reach the user."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stock_pipeline import __version__
+from stock_pipeline.cli.console import err, out
+from stock_pipeline.core.errors import PipelineError
+
+app = typer.Typer(
+    help="A Dagster data and machine-learning pipeline for stocks.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+@dataclass
+class Context:
+    """What every command gets: where the configuration is, and whether to be quiet."""
+
+    config: Path | None
+    quiet: bool
+
+    def settings(self):  # noqa: ANN201 - imported late
+        """Load the configuration."""
+        from stock_pipeline.config import load_settings
+
+        return load_settings(self.config)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Configuration file; else $STOCK_PIPELINE_CONFIG, ./stock_pipeline.yaml, the sample market.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Options of every command."""
+    context.obj = Context(config, quiet)
+
+
+def main() -> None:
+    """Run the command line; errors of the platform become one readable message and exit code 1."""
+    from stock_pipeline.cli import data, operate, pipeline, show  # noqa: F401 - they register their commands
+
+    try:
+        app()
+    except PipelineError as error:
+        err.print("[bold red]error[/bold red] ", end="")
+        err.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("stopped")
+        sys.exit(130)

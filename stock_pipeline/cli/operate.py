@@ -1,0 +1,79 @@
+"""Commands that operate the platform: dev, doctor, validate, promote."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stock_pipeline.cli.app import Context, app
+from stock_pipeline.cli.console import err, out, table
+
+
+@app.command()
+def dev(context: typer.Context) -> None:
+    """Start the Dagster web UI with its daemon, the MLflow UI and the API, on loopback; Ctrl-C stops them all."""
+    from stock_pipeline.cli.services import serve_all
+
+    given: Context = context.obj
+    serve_all(given.settings())
+
+
+@app.command()
+def serve(context: typer.Context) -> None:
+    """Serve the API alone."""
+    from stock_pipeline.cli.services import serve_api
+
+    given: Context = context.obj
+    serve_api(given.settings())
+
+
+@app.command()
+def doctor(context: typer.Context) -> None:
+    """Check configuration, data, storage and models, and say what is wrong and what to do."""
+    from stock_pipeline.cli.diagnosis import diagnose
+
+    given: Context = context.obj
+    findings = diagnose(given.config)
+    mark = {True: "[green]ok[/green]", False: "[red]wrong[/red]", None: "[yellow]note[/yellow]"}
+    out.print(table("Doctor", [("", "left"), ("what", "left"), ("found", "left")], [[mark[f.good], f.what, f.found] for f in findings]))
+    if any(f.good is False for f in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def validate(context: typer.Context) -> None:
+    """Load the Dagster definitions as Dagster does, and check that every key they name exists."""
+    from stock_pipeline.orchestration.validation import validate_definitions
+
+    given: Context = context.obj
+    counts = validate_definitions(given.settings())
+    out.print("definitions are valid: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+
+
+@app.command()
+def promote(
+    context: typer.Context,
+    version: Annotated[int, typer.Argument(help="Version of the registered model.")],
+    by: Annotated[str, typer.Option("--by", help="Who decides; kept with the version.")],
+) -> None:
+    """Make a version champion by hand, for example after an alarm was looked into."""
+    from stock_pipeline.orchestration.resources import Platform
+
+    given: Context = context.obj
+    registry = Platform(given.settings()).model_registry
+    registry.tag(version, "acknowledged_by", by)
+    promoted = registry.promote(version)
+    err.print(f"{promoted.family} version {promoted.version} is champion, promoted by {by}", markup=False)
+
+
+@app.command()
+def rollback(
+    context: typer.Context, reason: Annotated[str, typer.Option("--reason", help="Why; kept with the version.")]
+) -> None:
+    """Make the previous champion champion again."""
+    from stock_pipeline.orchestration.resources import Platform
+
+    given: Context = context.obj
+    back = Platform(given.settings()).model_registry.rollback(reason)
+    err.print(f"{back.family} version {back.version} is champion again", markup=False)

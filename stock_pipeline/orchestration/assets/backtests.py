@@ -1,0 +1,56 @@
+"""Assets of the group ``backtests``: one result and one report a strategy."""
+
+import dagster as dg
+
+from stock_pipeline.orchestration import backtesting
+from stock_pipeline.orchestration.checks import backtests as checks
+from stock_pipeline.orchestration.metadata import frame_metadata, up_to_date
+from stock_pipeline.orchestration.partitions import rebuild
+from stock_pipeline.orchestration.resources import Platform
+from stock_pipeline.orchestration.specs import spec
+
+RESULTS = "backtests/results"
+
+
+def build(platform: Platform) -> list[dg.AssetsDefinition]:
+    """The back-test assets of one configuration."""
+    settings = platform.settings
+    parameters = {strategy.name: strategy.parameters for strategy in settings.backtests.strategies}
+
+    @dg.multi_asset(
+        name="backtest_results",
+        specs=[
+            spec(
+                RESULTS,
+                "Strategies on real prices after costs, under the exchange's rules, with fills booked in two ledgers.",
+                owner=settings.market.owner,
+                deps=["market/validated_bars", "models/champion"],
+                whole=True,
+                kinds={"polars", "vectorbt", "html"},
+            )
+        ],
+        check_specs=checks.SPECS,
+        partitions_def=dg.StaticPartitionsDefinition(list(parameters)),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def results(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        computed = []
+        for name in context.partition_keys:
+            prepared = backtesting.prepare(platform, name, parameters[name])
+            if backtesting.is_current(platform, prepared) and not rebuild(context):
+                context.log.info("%s is up to date", name)
+                continue
+            result = backtesting.execute(platform, prepared)
+            report = backtesting.keep(platform, prepared, result)
+            computed.append(result)
+            context.log.info("%s: Sharpe %s after costs", name, checks.shown(result.metrics.get("sharpe")))
+            context.log.debug("report written to %s", report)
+        summary = platform.lake.read(backtesting.SUMMARY)
+        metadata = frame_metadata(summary.select("strategy", "annual_return", "sharpe", "max_drawdown", "total_costs", "report"))
+        return dg.MaterializeResult(
+            asset_key=RESULTS.split("/"),
+            metadata=metadata if computed else metadata | up_to_date(None),
+            check_results=checks.evaluate(platform, computed),
+        )
+
+    return [results]

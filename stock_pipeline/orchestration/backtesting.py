@@ -1,0 +1,161 @@
+"""Back-tests one strategy on the stored bars, keeps its tables and report, and counts every trial."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from stock_pipeline.core.backtesting.run import run_backtest
+from stock_pipeline.core.backtesting.result import BacktestResult
+from stock_pipeline.core.backtesting.settings import BacktestSettings
+from stock_pipeline.core.backtesting.strategies import build as build_strategy
+from stock_pipeline.orchestration import inputs
+from stock_pipeline.orchestration.resources import Platform
+from stock_pipeline.orchestration.training import oos_table
+from stock_pipeline.storage.code_version import code_version
+from stock_pipeline.storage.watermarks import parameters_hash, session_hashes
+
+SUMMARY, TRIALS = "backtests/summary", "backtests/trials"
+TABLES = ("equity", "fills", "trades", "monthly")
+TRIALS_SCHEMA = {"strategy": pl.String(), "parameters": pl.String(), "sharpe_per_session": pl.Float64()}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that decides a back-test, read once, and its hash."""
+
+    name: str
+    parameters: dict[str, Any]
+    bars: pl.DataFrame
+    predictions: pl.DataFrame | None
+    benchmark: pl.DataFrame | None
+    settings: BacktestSettings
+    inputs_hash: str
+
+
+def prepare(
+    platform: Platform, name: str, parameters: dict[str, Any], settings: BacktestSettings | None = None
+) -> Prepared:
+    """Read bars, benchmark and, for model strategies, the champion's out-of-sample predictions.
+
+    Raises
+    ------
+    ConfigurationError
+        The strategy is unknown or a parameter is out of range.
+    """
+    strategy = build_strategy(name, parameters)
+    bars = inputs.members(platform, inputs.bars(platform))
+    champion = platform.model_registry.champion() if strategy.needs_predictions else None
+    predictions = None
+    if champion is not None and platform.lake.exists(oos_table(champion.family)):
+        predictions = platform.lake.read(oos_table(champion.family)).select("symbol", "session", "prediction")
+    version = platform.lake.version(inputs.VALIDATED)
+    chosen = (settings or platform.settings.backtests.settings).model_copy(
+        update={
+            "data_version": f"{inputs.VALIDATED}@{version}",
+            "model_version": f"{champion.family} version {champion.version}" if champion else None,
+        }
+    )
+    frames = {"bars": bars} | ({"predictions": predictions} if predictions is not None else {})
+    content = session_hashes(frames)["input_hash"].to_list()
+    digest = parameters_hash(
+        content,
+        strategy.parameters.model_dump_json(),
+        chosen.model_dump_json(exclude={"data_version", "trials", "trials_sharpe_variance"}),
+        code_version("core/backtesting", "core/market", "core/reporting"),
+    )
+    return Prepared(name, parameters, bars, predictions, inputs.benchmark(platform), chosen, digest)
+
+
+def is_current(platform: Platform, prepared: Prepared) -> bool:
+    """Whether the stored result is of exactly these inputs."""
+    if not platform.lake.exists(SUMMARY):
+        return False
+    rows = platform.lake.read(SUMMARY).filter(pl.col("strategy") == prepared.name)
+    return rows.height == 1 and rows["inputs_hash"][0] == prepared.inputs_hash
+
+
+def execute(platform: Platform, prepared: Prepared) -> BacktestResult:
+    """Run a prepared back-test, counting it among the trials of this market."""
+    trials = _trials(platform)
+    key = _parameters_key(prepared)
+    others = trials.filter(~((pl.col("strategy") == prepared.name) & (pl.col("parameters") == key)))
+    variance = others["sharpe_per_session"].drop_nulls().var() if others.height > 1 else None
+    settings = prepared.settings.model_copy(
+        update={"trials": others.height + 1, "trials_sharpe_variance": variance or None}
+    )
+    result = run_backtest(
+        prepared.name,
+        prepared.parameters,
+        prepared.bars,
+        predictions=prepared.predictions,
+        settings=settings,
+        benchmark=prepared.benchmark,
+    )
+    sharpe = result.metrics.get("sharpe")
+    row = {
+        "strategy": prepared.name,
+        "parameters": key,
+        "sharpe_per_session": None if sharpe is None else sharpe / settings.sessions_per_year**0.5,
+    }
+    platform.lake.replace(TRIALS, pl.concat([others, pl.DataFrame([row], schema=TRIALS_SCHEMA)]))
+    return result
+
+
+def keep(platform: Platform, prepared: Prepared, result: BacktestResult) -> Path:
+    """Store tables, summary row, JSON and report of a result; returns the report's path."""
+    frames = result.to_frames()
+    for table in TABLES:
+        platform.lake.replace(f"backtests/{table}/{prepared.name}", frames[table])
+    report = write_report(platform, result, platform.reports / "backtests" / prepared.name)
+    summary = result.summary()
+    row = {
+        "strategy": prepared.name,
+        "first_session": summary["first_session"],
+        "last_session": summary["last_session"],
+        **{name: value for name, value in result.metrics.items()},
+        "total_costs": result.costs["total"],
+        "parameters": json.dumps(result.parameters, sort_keys=True),
+        "data_version": result.settings.data_version,
+        "model_version": result.settings.model_version,
+        "report": str(report),
+        "inputs_hash": prepared.inputs_hash,
+    }
+    new = pl.DataFrame([row], infer_schema_length=None).with_columns(
+        pl.col(name).cast(pl.Float64) for name in result.metrics
+    )
+    new = new.with_columns(pl.col("model_version").cast(pl.String))
+    old = platform.lake.read(SUMMARY) if platform.lake.exists(SUMMARY) else new.clear()
+    kept = old.filter(pl.col("strategy") != prepared.name)
+    platform.lake.replace(SUMMARY, pl.concat([kept, new], how="diagonal").sort("strategy"))
+    return report
+
+
+def write_report(platform: Platform, result: BacktestResult, stem: Path) -> Path:
+    """Write the web page and the JSON of a result, each replaced as a whole."""
+    from stock_pipeline.core.reporting.backtest import backtest_report
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    page = stem.with_suffix(".html")
+    for path, text in ((page, backtest_report(result)), (stem.with_suffix(".json"), result.to_json())):
+        scratch = path.with_suffix(path.suffix + ".new")
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    return page
+
+
+def _trials(platform: Platform) -> pl.DataFrame:
+    if not platform.lake.exists(TRIALS):
+        return pl.DataFrame(schema=TRIALS_SCHEMA)
+    return platform.lake.read(TRIALS).select(*TRIALS_SCHEMA)
+
+
+def _parameters_key(prepared: Prepared) -> str:
+    strategy = build_strategy(prepared.name, prepared.parameters)
+    portfolio = prepared.settings.portfolio.model_dump_json()
+    return hashlib.sha256((strategy.parameters.model_dump_json() + portfolio).encode()).hexdigest()[:16]

@@ -1,0 +1,42 @@
+"""Everything that Dagster knows, in one explicit `Definitions`.
+
+The module attribute ``defs`` is what the web UI and the daemon load; tests and the command line call
+`build_definitions` with their own parts.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import dagster as dg
+from dagster_shared.utils.warnings import BetaWarning, PreviewWarning
+
+from stock_pipeline.orchestration.bootstrap import current_settings, prepare_home
+from stock_pipeline.orchestration.resources import Platform
+
+# known and accepted: backfill policies and owners of schedules are marked beta in this release
+warnings.filterwarnings("ignore", category=BetaWarning)
+warnings.filterwarnings("ignore", category=PreviewWarning)
+
+
+def build_definitions(platform: Platform) -> dg.Definitions:
+    """Build assets, checks, jobs, schedules and sensors of one configuration."""
+    from stock_pipeline.orchestration import jobs, schedules, sensors
+    from stock_pipeline.orchestration.assets import backtests, features, market, models, predictions, risk
+
+    modules = (market, features, risk, models, predictions, backtests)
+    return dg.Definitions(
+        assets=[asset for module in modules for asset in module.build(platform)],
+        jobs=jobs.build(),
+        schedules=schedules.build(platform),
+        sensors=sensors.build(platform),
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Load the definitions of the current configuration."""
+    settings = current_settings()
+    prepare_home(settings)
+    return build_definitions(Platform(settings))

@@ -1,0 +1,55 @@
+"""The partitions of the assets: years for what grows nightly, names for models and strategies.
+
+A year is also the physical partition of the lake's tables. Sessions inside a year are found by content
+(`stock_pipeline.storage.watermarks`), so a nightly run of the current year computes only what is new; see
+``docs/adr/0002-yearly-partitions.md`` for the measurement.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import dagster as dg
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+REBUILD = "stock_pipeline/rebuild"
+"""Run tag: compute the whole window again, also where nothing changed."""
+
+FROM, TO = "stock_pipeline/from", "stock_pipeline/to"
+"""Run tags: narrow the window inside the partitions to sessions from/to (ISO dates)."""
+
+
+def years(first: int, last: int | None = None) -> dg.TimeWindowPartitionsDefinition:
+    """Partitions by calendar year from `first` to the current year, or to `last` for a market that has ended."""
+    end = None if last is None else f"{last + 1}"
+    return dg.TimeWindowPartitionsDefinition(
+        start=str(first),
+        end=end,
+        cron_schedule="0 0 1 1 *",
+        fmt="%Y",
+        timezone="UTC",
+        end_offset=0 if end else 1,
+    )
+
+
+def window(context: dg.AssetExecutionContext) -> tuple[date, date]:
+    """The inclusive range of sessions that a run of yearly partitions is about."""
+    keys = context.partition_key_range
+    start, end = date(int(keys.start), 1, 1), date(int(keys.end), 12, 31)
+    tags = context.run.tags
+    if FROM in tags:
+        start = max(start, date.fromisoformat(tags[FROM]))
+    if TO in tags:
+        end = min(end, date.fromisoformat(tags[TO]))
+    return start, end
+
+
+def rebuild(context: dg.AssetExecutionContext) -> bool:
+    """Whether the run was asked to compute again what did not change."""
+    return context.run.tags.get(REBUILD) == "true"
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """Tags that make one run of a range of partitions, without the backfill daemon."""
+    return {RANGE_START: first, RANGE_END: last}

@@ -1,0 +1,93 @@
+"""What the assets work with, made from the settings: lake, source, model registry, calendar, alert outbox.
+
+Resources are named by their role. Tests replace any of them through `build_definitions(resource_overrides=...)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stock_pipeline.config.settings import Settings
+from stock_pipeline.core.market.calendar import SessionCalendar
+from stock_pipeline.storage.lake import Lake
+from stock_pipeline.storage.raw_bars import RawBars
+from stock_pipeline.storage.watermarks import Watermarks
+
+if TYPE_CHECKING:
+    from stock_pipeline.sources.protocol import Source
+    from stock_pipeline.storage.model_registry import ModelRegistry
+    from stock_pipeline.storage.outbox import AlertOutbox
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Everything that is made from one `Settings`; parts are made when first used."""
+
+    settings: Settings
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The tables."""
+        return Lake(self.settings.storage.lake_uri, self.settings.storage.options or None)
+
+    @cached_property
+    def raw_bars(self) -> RawBars:
+        """Raw bars as they came."""
+        return RawBars(self.lake)
+
+    @cached_property
+    def watermarks(self) -> Watermarks:
+        """What is new."""
+        return Watermarks(self.lake)
+
+    @cached_property
+    def calendar(self) -> SessionCalendar:
+        """Sessions of the market's exchange."""
+        return SessionCalendar(self.settings.market.calendar)
+
+    @cached_property
+    def source(self) -> Source:
+        """Where prices come from."""
+        from stock_pipeline.sources import build
+
+        return build(self.settings.source, calendar=self.calendar, currency=self.settings.market.currency)
+
+    @cached_property
+    def model_registry(self) -> ModelRegistry:
+        """The model store."""
+        from stock_pipeline.storage.model_registry import ModelRegistry
+
+        return ModelRegistry(
+            tracking_uri=self.settings.storage.mlflow_uri,
+            artifact_root=self.settings.storage.artifacts_uri,
+            name=self.settings.market.name,
+        )
+
+    @cached_property
+    def alert_outbox(self) -> AlertOutbox:
+        """Where alerts wait until they are delivered."""
+        from stock_pipeline.storage.database import open_database
+        from stock_pipeline.storage.outbox import AlertOutbox, DeliveryPolicy
+
+        alerts = self.settings.alerts
+        policy = DeliveryPolicy(
+            group=timedelta(minutes=alerts.group_minutes), suppress=timedelta(minutes=alerts.suppress_minutes)
+        )
+        return AlertOutbox(open_database(self.settings.storage.metadata_url), policy)
+
+    @property
+    def mlflow_url(self) -> str:
+        """Address of the MLflow UI, as `make dev` starts it."""
+        services = self.settings.services
+        return f"http://{services.host}:{services.mlflow_port}/"
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the HTML reports."""
+        folder = self.settings.home / "reports"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder

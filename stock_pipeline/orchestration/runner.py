@@ -1,0 +1,184 @@
+"""Runs jobs from the command line in this process, on the instance that the web UI shows.
+
+Nothing is computed here: which job is needed is decided, the job is executed, and its outcome is reported.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+
+import dagster as dg
+
+from stock_pipeline.config import Settings
+from stock_pipeline.core.errors import PipelineError
+from stock_pipeline.orchestration.bootstrap import open_instance
+from stock_pipeline.orchestration.definitions import build_definitions
+from stock_pipeline.orchestration.partitions import FROM, REBUILD, TO, range_tags
+from stock_pipeline.orchestration.resources import Platform
+
+
+class RunFailed(PipelineError):
+    """A step of a run failed, or a blocking check stopped it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run did: its id, seconds, and which steps computed something."""
+
+    job: str
+    run_id: str
+    seconds: float
+    computed: list[str] = field(default_factory=list)
+    failed_checks: list[str] = field(default_factory=list)
+
+
+class Runner:
+    """Executes the jobs of one configuration.
+
+    Parameters
+    ----------
+    settings
+        The configuration.
+    report
+        Called with a line of progress whenever a step starts or ends.
+    """
+
+    def __init__(self, settings: Settings, report: Callable[[str], None] = lambda line: None) -> None:
+        self.settings = settings
+        self.report = report
+        self.instance = open_instance(settings)
+        self.platform = Platform(settings)
+        self.definitions = build_definitions(self.platform)
+
+    def catch_up(
+        self, *, start: date | None = None, end: date | None = None, rebuild: bool = False, retrain: bool = False
+    ) -> list[Outcome]:
+        """Bring everything up to the newest session that the source has.
+
+        Parameters
+        ----------
+        start, end
+            Only these sessions.
+        rebuild
+            Compute the sessions again also where nothing changed.
+        retrain
+            Train and promote also when there is a champion.
+        """
+        has_champion = self.platform.model_registry.champion() is not None
+        data_job = "nightly" if has_champion and not retrain else "prepare"
+        outcomes = [self.years(data_job, start, end, rebuild)]
+        if data_job == "prepare":
+            outcomes.append(self.named("weekly_retrain", self.settings.models.families))
+        if any(outcome.computed for outcome in outcomes) or not self.platform.lake.exists("backtests/summary"):
+            outcomes.append(self.named("backtest", [s.name for s in self.settings.backtests.strategies]))
+        return outcomes
+
+    def years(self, job: str, start: date | None, end: date | None, rebuild: bool) -> Outcome:
+        """Run a job of yearly partitions over the whole history, or the years of a range."""
+        history = self.settings.market.history
+        last = history.last or datetime.now(UTC).year
+        first_year = max(history.first, start.year if start else history.first)
+        last_year = min(last, end.year if end else last)
+        if first_year > last_year:
+            raise PipelineError(
+                "the range lies outside the market's history",
+                value=f"{start} to {end}",
+                allowed=f"{history.first} to {last} (market.history)",
+            )
+        tags = range_tags(str(first_year), str(last_year))
+        if start:
+            tags[FROM] = start.isoformat()
+        if end:
+            tags[TO] = end.isoformat()
+        if rebuild:
+            tags[REBUILD] = "true"
+        return self.execute(job, tags)
+
+    def named(self, job: str, names: Sequence[str]) -> Outcome:
+        """Run a job whose partitions are names; `names` must be in the order of the configuration."""
+        return self.execute(job, range_tags(names[0], names[-1]))
+
+    def execute(self, job: str, tags: dict[str, str]) -> Outcome:
+        """Run one job to its end.
+
+        Raises
+        ------
+        RunFailed
+            The run failed; the message names the step or the check and the cause.
+        """
+        return run_job(self.definitions.resolve_job_def(job), self.instance, tags, self.report)
+
+
+def run_job(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, tags: dict[str, str], report: Callable[[str], None]
+) -> Outcome:
+    """Execute a job in this process, recorded by the instance like any other run.
+
+    Raises
+    ------
+    RunFailed
+        The run failed; the message names the step or the check and the cause.
+    """
+    run_id, started = str(uuid.uuid4()), time.monotonic()
+    instance.add_event_listener(run_id, _Narrator(report))
+    result = job.execute_in_process(
+        instance=instance,
+        run_id=run_id,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        tags=tags | {"stock_pipeline/started_by": "command line"},
+        raise_on_error=False,
+    )
+    outcome = Outcome(job.name, result.run_id, time.monotonic() - started, _computed(result), _failed_checks(result))
+    if not result.success:
+        raise RunFailed(f"the run of {job.name} failed", value=result.run_id, fix=_cause(result))
+    return outcome
+
+
+class _Narrator:
+    """Turns Dagster's events into lines of progress while a run goes on."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self.report = report
+
+    def __call__(self, entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is None:
+            if entry.level >= logging.INFO:
+                self.report(entry.user_message)
+        elif event.event_type == dg.DagsterEventType.STEP_START:
+            self.report(f"{event.step_key} ...")
+
+
+def _computed(result: dg.ExecuteInProcessResult) -> list[str]:
+    """Tables that were written because something was new."""
+    names = set()
+    for event in result.get_asset_materialization_events():
+        materialization = event.materialization
+        if "up_to_date" not in materialization.metadata:
+            names.add(materialization.asset_key.to_user_string())
+    return sorted(names)
+
+
+def _failed_checks(result: dg.ExecuteInProcessResult) -> list[str]:
+    return [
+        f"{check.asset_key.to_user_string()}: {check.check_name}"
+        for check in result.get_asset_check_evaluations()
+        if not check.passed
+    ]
+
+
+def _cause(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            text = error.message.strip() if error is not None else "unknown cause"
+            return f"step {event.step_key}: {text}"
+    failed = _failed_checks(result)
+    return f"look at the failed checks: {', '.join(failed)}" if failed else "see the run in the Dagster web UI"

@@ -1,0 +1,223 @@
+"""Trains families on the data at hand, registers them with their calibrator and card, and decides who is champion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from stock_pipeline.core.modelling import dataset as datasets
+from stock_pipeline.core.modelling.labels import forward_returns
+from stock_pipeline.core.modelling.progress import Progress
+from stock_pipeline.core.modelling.promotion import (
+    Contender,
+    PromotionDecision,
+    best_candidate,
+    decide,
+    too_good_to_be_true,
+)
+from stock_pipeline.core.modelling.training import TrainingResult, train_walk_forward
+from stock_pipeline.core.prediction import conformal
+from stock_pipeline.orchestration import inputs
+from stock_pipeline.orchestration.resources import Platform
+from stock_pipeline.storage.code_version import code_version
+from stock_pipeline.storage.model_registry import ModelMetadata, ModelVersion
+from stock_pipeline.storage.watermarks import parameters_hash, session_hashes
+
+BASELINES = ("zero", "always_up", "momentum")
+"""Naive forecasts that every model is judged against."""
+
+INPUTS_TAG, ACKNOWLEDGED_TAG, DECISION_TAG = "inputs_hash", "acknowledged_by", "decision"
+
+
+def oos_table(family: str) -> str:
+    """Lake table of the out-of-sample predictions of a family."""
+    return f"models/oos_predictions/{family}"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What all families learn from, in one frame, and a hash of it."""
+
+    frame: pl.DataFrame
+    feature_names: tuple[str, ...]
+    feature_set_hash: str
+    volatility: pl.DataFrame
+    data_version: dict[str, int]
+    inputs_hash: str
+
+
+def load(platform: Platform) -> TrainingData:
+    """Features of the universe's members beside their labels."""
+    settings, lake = platform.settings, platform.lake
+    labels = forward_returns(inputs.bars(platform), settings.models.horizon)
+    frame = datasets.join(inputs.members(platform, inputs.features(platform)), labels)
+    names = tuple(column for column in frame.columns if column not in datasets.KEYS)
+    risk = lake.read("risk/symbol_risk", columns=["symbol", "session", "volatility"])
+    tables = [inputs.VALIDATED, "risk/symbol_risk", *(f"features/{name}" for name in settings.features.sets)]
+    matured = frame.filter(pl.col("label").is_not_null())
+    content = session_hashes({"dataset": matured}).hash_rows().sort()
+    return TrainingData(
+        frame=frame,
+        feature_names=names,
+        feature_set_hash=inputs.feature_hash(platform),
+        volatility=risk,
+        data_version=lake.versions(tables),
+        inputs_hash=parameters_hash(
+            *(int(value) for value in (content.len(), content.hash(7).sum() % 2**63)),
+            settings.models.model_dump_json(exclude={"promotion"}),
+            settings.predictions.conformal.model_dump_json(),
+            code_version("core/modelling"),
+        ),
+    )
+
+
+def latest(platform: Platform, family: str) -> ModelVersion | None:
+    """Newest registered version of a family."""
+    return next((v for v in reversed(platform.model_registry.versions()) if v.family == family), None)
+
+
+def is_current(platform: Platform, data: TrainingData, family: str) -> bool:
+    """Whether the newest version of a family was trained on exactly this data with these settings."""
+    version = latest(platform, family)
+    return (
+        version is not None
+        and version.tags.get(INPUTS_TAG) == data.inputs_hash
+        and platform.lake.exists(oos_table(family))
+    )
+
+
+def out_of_sample(platform: Platform, family: str) -> pl.DataFrame:
+    """Walk-forward predictions of a family or baseline, without the hold-out."""
+    return platform.lake.read(oos_table(family)).filter(pl.col("fold") > 0)
+
+
+def links(platform: Platform, families: Sequence[str]) -> dict[str, str]:
+    """Address of the newest MLflow run of each family."""
+    found = {family: latest(platform, family) for family in families}
+    return {f"mlflow_{family}": platform.mlflow_url + v.run_path for family, v in found.items() if v is not None}
+
+
+def train_baseline(platform: Platform, data: TrainingData, family: str) -> pl.DataFrame:
+    """Walk a naive forecast forward and store its out-of-sample predictions."""
+    result = _fit(platform, data, family, lambda progress: None)
+    platform.lake.replace(oos_table(family), pl.concat([result.oos, result.holdout]).sort("symbol", "session"))
+    return result.oos
+
+
+def train_family(
+    platform: Platform, data: TrainingData, family: str, report: Callable[[str], None]
+) -> tuple[ModelVersion, TrainingResult]:
+    """Train one family walk-forward and register its final model with calibrator and card."""
+    from stock_pipeline.core.reporting.model_card import model_card
+
+    settings = platform.settings
+    metadata = ModelMetadata(
+        feature_set="+".join(settings.features.sets),
+        feature_set_hash=data.feature_set_hash,
+        data_version=data.data_version,
+        code_version=code_version(),
+        market=settings.market.name,
+        tags={INPUTS_TAG: data.inputs_hash, "config_version": settings.version},
+    )
+    baselines = {name: out_of_sample(platform, name) for name in BASELINES}
+    with platform.model_registry.training_run(family, metadata) as run:
+
+        def progress(message: Progress) -> None:
+            run.progress(message)
+            if message.stage != "round":
+                what = "final model" if message.stage == "final" else f"fold {message.fold} of {message.folds}"
+                skill = message.metrics.get("rank_ic")
+                report(f"{family}: {what} done" + (f", rank IC {skill:+.4f}" if skill is not None else ""))
+
+        result = _fit(platform, data, family, progress)
+        with_risk = result.oos.join(data.volatility, on=["symbol", "session"], how="left")
+        calibrator = conformal.fit(
+            with_risk, horizon=settings.models.horizon, settings=settings.predictions.conformal
+        )
+        version = run.finish(
+            result,
+            model_card(result, metadata=metadata, baselines=baselines),
+            calibrator.model_dump_json(),
+            baselines=baselines,
+            example=data.frame.select(data.feature_names).tail(3),
+        )
+    platform.lake.replace(
+        oos_table(family),
+        pl.concat([result.oos, result.holdout])
+        .sort("symbol", "session")
+        .with_columns(model_version=pl.lit(str(version.version))),
+    )
+    return version, result
+
+
+def _fit(
+    platform: Platform, data: TrainingData, family: str, progress: Callable[[Progress], None]
+) -> TrainingResult:
+    models = platform.settings.models
+    return train_walk_forward(
+        data.frame,
+        feature_names=data.feature_names,
+        family=family,
+        parameters=models.parameters.get(family),
+        settings=models.training,
+        seed=models.seed,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True)
+class Election:
+    """The decision about the best candidate, and who is champion afterwards."""
+
+    candidate: ModelVersion
+    champion: ModelVersion | None
+    decision: PromotionDecision | None
+    alarms: dict[str, list[str]]
+
+
+def elect(platform: Platform) -> Election | None:
+    """Apply the promotion rule to the newest version of every family; ``None`` when there is no version.
+
+    The champion's alias moves only through the rule; the best candidate that was not promoted becomes challenger.
+    """
+    registry, policy = platform.model_registry, platform.settings.models.promotion
+    versions = {
+        family: version
+        for family in platform.settings.models.families
+        if family not in BASELINES and (version := latest(platform, family)) is not None
+    }
+    if not versions:
+        return None
+    oos = {family: registry.oos(version.version) for family, version in versions.items()}
+    alarms = {family: found for family, frame in oos.items() if (found := too_good_to_be_true(frame, policy))}
+    candidate = versions[best_candidate(oos, policy)]
+    present = registry.champion()
+    if present is not None and present.version == candidate.version:
+        return Election(candidate, present, None, alarms)
+    decision = decide(
+        _contender(candidate, oos[candidate.family]),
+        None if present is None else _contender(present, registry.oos(present.version)),
+        {name: out_of_sample(platform, name) for name in BASELINES},
+        policy,
+        trials=len(versions),
+        acknowledged_by=candidate.tags.get(ACKNOWLEDGED_TAG),
+    )
+    registry.tag(candidate.version, DECISION_TAG, "\n".join(decision.reasons))
+    if decision.promote:
+        registry.promote(candidate.version)
+    else:
+        registry.set_alias("challenger", candidate.version)
+    return Election(registry.get(candidate.version), registry.champion(), decision, alarms)
+
+
+def _contender(version: ModelVersion, oos: pl.DataFrame) -> Contender:
+    return Contender(
+        f"{version.family} version {version.version}",
+        oos,
+        version.family,
+        version.feature_set_hash,
+        version.trained_through,
+    )
+
