@@ -17,10 +17,10 @@ from stock_pipeline.core.errors import DataError, IntegrityError, NotFoundError
 from stock_pipeline.storage.lake_frames import PARTITION
 
 if TYPE_CHECKING:
-    from stock_pipeline.storage.lake import Lake
+    from stock_pipeline.storage.lake_reading import LakeReader
 
 
-def query(lake: Lake, text: str, parameters: Sequence[Any] | None, versions: Mapping[str, int]) -> pl.DataFrame:
+def query(lake: LakeReader, text: str, parameters: Sequence[Any] | None, versions: Mapping[str, int]) -> pl.DataFrame:
     """Answer one SELECT.
 
     Parameters
@@ -97,7 +97,7 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
             yield from _walk(part)
 
 
-def _register(engine: duckdb.DuckDBPyConnection, lake: Lake, table: str, version: int | None) -> None:
+def _register(engine: duckdb.DuckDBPyConnection, lake: LakeReader, table: str, version: int | None) -> None:
     delta = lake.delta_table(table, version)
     source = f"source:{table}"
     engine.register(source, delta.to_pyarrow_dataset())
