@@ -89,11 +89,12 @@ def session_dates(
 
 
 def _local_date(values: pl.Series, zone: str, exchange: str) -> pl.Series:
+    """Exchange date of instants; midnights are plain dates that somebody stored as timestamps."""
+    if (values.dt.time().drop_nulls() == time(0)).all():
+        return values.dt.date()
     kind = values.dtype
     assert isinstance(kind, pl.Datetime)
     if kind.time_zone is None:
-        if (values.dt.time().drop_nulls() == time(0)).all():  # plain dates stored as timestamps
-            return values.dt.date()
         values = values.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     return values.dt.convert_time_zone(exchange).dt.date()
 
@@ -109,16 +110,13 @@ def _text_dates(
     sample = values.drop_nulls()
     if len(sample) == 0:
         return values.str.to_date("%Y-%m-%d", strict=False)
-    first = sample[0]
     if sample.head(1).str.contains(_WITH_TIME).all():
         return _local_date(_iso_instants(values), zone, exchange)
     if sample.head(1).str.contains(_DAY_OR_MONTH_FIRST).all():
         return values.str.to_date(_day_or_month_first(frame, values, files), strict=False)
-    best = values.str.to_date("%Y-%m-%d", strict=False)
-    for candidate in _UNAMBIGUOUS:
-        if pl.Series([first]).str.to_date(candidate, strict=False).is_not_null().all():
-            return values.str.to_date(candidate, strict=False)
-    return best
+    first = sample.head(1)
+    fits = (f for f in _UNAMBIGUOUS if first.str.to_date(f, strict=False).is_not_null().all())
+    return values.str.to_date(next(fits, _UNAMBIGUOUS[0]), strict=False)
 
 
 def _iso_instants(values: pl.Series) -> pl.Series:

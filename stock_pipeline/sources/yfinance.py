@@ -161,7 +161,8 @@ def _raw(frame: pl.DataFrame) -> pl.DataFrame:
 def _to_tick(price: pl.Expr) -> pl.Expr:
     """Round to half a cent where 32-bit noise explains the difference, else to four decimals."""
     tick = (price * 200).round() / 200
-    return pl.when((tick - price).abs() <= price.abs() * 1.5e-7 + 1e-5).then(tick).otherwise(price.round(4))
+    near = (tick - price).abs() <= price.abs() * 1.5e-7 + 1e-5
+    return pl.when(near).then(tick).otherwise(price).round(4)
 
 
 def _events(frame: pl.DataFrame) -> pl.DataFrame:

@@ -49,7 +49,10 @@ def test_the_protocol_and_the_schema(apple: pl.DataFrame, expected: pl.DataFrame
 
 
 @pytest.mark.requirement("R3.1")
-@pytest.mark.parametrize("layout", ["names", "semicolons", "tabs", "filename", "gz", "timestamps", "integers", "utc"])
+@pytest.mark.parametrize(
+    "layout",
+    ["names", "semicolons", "tabs", "filename", "gz", "timestamps", "integers", "utc", "midnights", "zoned", "offsets"],
+)
 def test_every_layout_comes_out_the_same(
     layout: str, apple: pl.DataFrame, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
@@ -79,6 +82,13 @@ def test_every_layout_comes_out_the_same(
     elif layout == "timestamps":
         stamps = apple.with_columns(pl.col("session").cast(pl.Datetime("us")) + pl.duration(hours=16))
         stamps.rename({"session": "timestamp"}).write_parquet(tmp_path / "a.parquet")
+    elif layout == "midnights":
+        apple.with_columns(pl.col("session").dt.strftime("%Y-%m-%d 00:00:00+00:00")).write_csv(tmp_path / "a.csv")
+    elif layout == "zoned":
+        stamps = apple.with_columns(pl.col("session").cast(pl.Datetime("ns")).dt.replace_time_zone("UTC"))
+        stamps.write_parquet(tmp_path / "a.parquet")
+    elif layout == "offsets":  # midnight in New York, as Yahoo's exports have it
+        apple.with_columns(pl.col("session").dt.strftime("%Y-%m-%d 00:00:00-04:00")).write_csv(tmp_path / "a.csv")
     elif layout == "integers":
         number = pl.col("session").dt.strftime("%Y%m%d").cast(pl.Int64)
         apple.with_columns(number).rename({"session": "trade_date"}).write_parquet(tmp_path / "a.parquet")
