@@ -32,6 +32,7 @@ section>p{color:var(--soft);margin:.1rem 0 .9rem;max-width:52rem}
 table{border-collapse:collapse;width:100%;font-size:.87rem;font-variant-numeric:tabular-nums}
 th{position:sticky;top:0;background:var(--paper);text-align:left;font-weight:600;color:var(--soft);white-space:nowrap}
 th,td{padding:.42rem .7rem;border-bottom:1px solid var(--line);vertical-align:top}
+td:first-child{white-space:nowrap}
 td.n,th.n{text-align:right;white-space:nowrap}
 tbody tr:hover{background:#f3f6fd}
 footer{color:var(--soft);font-size:.8rem;padding:0 1.5rem 2rem;max-width:1120px;margin:0 auto}

@@ -80,13 +80,14 @@ def _tiles(result: QualityResult) -> list[tuple[str, str]]:
     counts = result.summary()
     rows = int(counts["rows"])
 
-    def share(name: str) -> str:
-        return f"{text_of(int(counts[name]))}" + (f" ({counts[name] / rows:.2%})" if rows else "")
+    def fate(name: str) -> tuple[str, str]:
+        share = f" ({counts[name] / rows:.2%})" if rows else ""
+        return f"{name}{share}", text_of(int(counts[name]))
 
     return [
         ("mean score", f"{counts['mean_score']:.2f}"),
         ("rows", text_of(rows)),
-        *[(name, share(name)) for name in _FATES],
+        *[fate(name) for name in _FATES],
         ("symbols", text_of(result.scores["symbol"].n_unique())),
         ("sessions", text_of(result.scores["session"].n_unique())),
     ]
