@@ -11,6 +11,9 @@ from stock_pipeline.core.features.definition import CrossSection, Feature
 from stock_pipeline.core.features.panel import Array, Panel
 from stock_pipeline.core.features.registry import register
 
+FLAT_RETURNS = 1e-6
+"""Standard deviation of daily returns below which they are nothing but the rounding of adjusted prices."""
+
 
 def divide(numerator: Array, denominator: Array, size: Array | float = 1.0, tolerance: float = 1e-10) -> Array:
     """Divide; NaN where the denominator is nothing but rounding, i.e. at most ``tolerance * |size|`` in absolute value.

@@ -66,17 +66,9 @@ def compute(
     with other symbols or alone (cross-sectional features: with the same other symbols on the same session).
     """
     check_inputs(bars, fs)
-    layout = layout_of(bars)
     if start is not None:
-        kept = layout.rows_for(start, None, fs.lookback)
-        if not kept.all():
-            bars = bars.filter(pl.Series(kept))
-            layout = layout_of(bars)
-    values = _values(bars, layout, fs, threads)
-    frame = pl.DataFrame([bars["symbol"], bars["session"]]).with_columns(
-        _series(f.name, v) for f, v in zip(fs.features, values, strict=True)
-    )
-    return frame if start is None else frame.filter(pl.col("session") >= start)
+        bars = with_lookback(bars, start, fs.lookback)
+    return _computed(bars, fs, start, threads)
 
 
 def compute_batches(
@@ -109,7 +101,26 @@ def compute_batches(
     for first, last in layout.spans(start, max_rows):
         kept = layout.rows_for(first, last, fs.lookback)
         part = bars if kept.all() else bars.filter(pl.Series(kept))
-        yield compute(part, fs, first, threads=threads)
+        yield _computed(part, fs, first, threads)
+
+
+def with_lookback(bars: pl.DataFrame, start: date, lookback: int) -> pl.DataFrame:
+    """Keep the rows from ``start`` on and up to ``lookback`` rows of each symbol with such rows before them.
+
+    Raises
+    ------
+    DataError
+        When ``bars`` is not sorted by symbol and session.
+    """
+    kept = layout_of(bars).rows_for(start, None, lookback)
+    return bars if kept.all() else bars.filter(pl.Series(kept))
+
+
+def _computed(bars: pl.DataFrame, fs: FeatureSet, start: date | None, threads: int | None) -> pl.DataFrame:
+    """The feature frame of bars that have been checked and cut."""
+    values = _values(bars, layout_of(bars), fs, threads)
+    frame = bars.select("symbol", "session").hstack(_frame(fs.names, values))
+    return frame if start is None else frame.filter(pl.col("session") >= start)
 
 
 def _values(bars: pl.DataFrame, layout: Layout, fs: FeatureSet, threads: int | None) -> list[Values]:
@@ -180,11 +191,15 @@ def _compare(feature: Feature, values: Array, groups: NDArray[np.int64]) -> Arra
     return kernel(finite, groups)
 
 
-def _series(name: str, values: Values) -> pl.Series:
-    """A Polars column over the same memory, null where not finite."""
+def _frame(names: tuple[str, ...], values: list[Values]) -> pl.DataFrame:
+    """Polars columns over the same memory, null where not finite."""
     import pyarrow as pa
 
-    valid = np.isfinite(values)
-    mask = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
-    array = pa.Array.from_buffers(pa.float32(), len(values), [mask, pa.py_buffer(values)])
-    return pl.Series(name, array)
+    arrays = []
+    for column in values:
+        valid = np.isfinite(column)
+        mask = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+        arrays.append(pa.Array.from_buffers(pa.float32(), len(column), [mask, pa.py_buffer(column)]))
+    frame = pl.from_arrow(pa.Table.from_arrays(arrays, names=list(names)), rechunk=False)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from stock_pipeline.core.features.declaring import Declaration, divide
+from stock_pipeline.core.features.declaring import FLAT_RETURNS, Declaration, divide
 from stock_pipeline.core.features.panel import Array, Panel
 
 _declare = Declaration("statistical", __name__)
 
 CLOSE = ("close",)
-FLAT = 1e-8
-"""Standard deviation of returns below which they are rounding only."""
 MOMENTS = "Joanes and Gill (1998), Comparing Measures of Sample Skewness and Kurtosis"
 
 
 def _skewness(p: Panel, n: int) -> Array:
     m2, m3, _ = p.higher_moments(p.log_return, n)
     biased = np.sqrt(n) * m3 / m2**1.5
-    return np.where(m2 > n * FLAT**2, biased * np.sqrt(n * (n - 1.0)) / (n - 2.0), np.nan)
+    return np.where(m2 > n * FLAT_RETURNS**2, biased * np.sqrt(n * (n - 1.0)) / (n - 2.0), np.nan)
 
 
 def _kurtosis(p: Panel, n: int) -> Array:
     m2, _, m4 = p.higher_moments(p.log_return, n)
     biased = n * m4 / m2**2 - 3.0
     value = ((n + 1.0) * biased + 6.0) * (n - 1.0) / ((n - 2.0) * (n - 3.0))
-    return np.where(m2 > n * FLAT**2, value, np.nan)
+    return np.where(m2 > n * FLAT_RETURNS**2, value, np.nan)
 
 
 def _autocorrelation(p: Panel, n: int, k: int) -> Array:
-    return p.correlation(p.log_return, p.lag(p.log_return, k), n, FLAT)
+    return p.correlation(p.log_return, p.lag(p.log_return, k), n, FLAT_RETURNS)
 
 
 def _absolute_return(p: Panel) -> Array:
@@ -37,9 +35,9 @@ def _absolute_return(p: Panel) -> Array:
 
 
 def _variance_ratio(p: Panel, n: int, k: int) -> Array:
-    """Variance of overlapping k-row returns over k times that of daily returns, without bias correction."""
+    """Variance of n overlapping k-row returns over k times that of all daily returns in them, uncorrected for bias."""
     long = p.once(f"log_return_{k}", lambda: p.sum(p.log_return, k))
-    return divide(p.std(long, n) ** 2, k * p.std(p.log_return, n) ** 2, FLAT**2, 1.0)
+    return divide(p.std(long, n) ** 2, k * p.std(p.log_return, n + k - 1) ** 2, FLAT_RETURNS**2, 1.0)
 
 
 def _tail_ratio(p: Panel, n: int) -> Array:
@@ -91,7 +89,7 @@ _declare.each(
 _declare.each(
     (60,),
     "absolute_autocorrelation_1_{n}",
-    lambda p, n: p.correlation(_absolute_return(p), p.lag(_absolute_return(p)), n, FLAT),
+    lambda p, n: p.correlation(_absolute_return(p), p.lag(_absolute_return(p)), n, FLAT_RETURNS),
     CLOSE,
     lambda n: n + 1,
     "Correlation of absolute daily returns with those of the row before, over {n} pairs: volatility clustering.",
@@ -103,7 +101,7 @@ _declare.each(
     lambda p, n: _variance_ratio(p, n, 5),
     CLOSE,
     lambda n: n + 4,
-    "Variance of 5-row returns over 5 times that of daily returns, over {n} rows: above 1 trending, below reverting.",
+    "Variance of {n} overlapping 5-row returns over 5 times that of daily returns: above 1 trending, below reverting.",
     "Lo and MacKinlay (1988), Stock Market Prices Do Not Follow Random Walks",
 )
 _declare.each(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from stock_pipeline.core.features.declaring import Declaration, divide
+from stock_pipeline.core.features.declaring import FLAT_RETURNS, Declaration, divide
 from stock_pipeline.core.features.panel import Array, Panel
 
 _declare = Declaration("statistical", __name__)
 
 BOTH = ("close", "volume")
-FLAT = 1e-8
 
 
 def traded_value(p: Panel) -> Array:
@@ -76,7 +75,7 @@ _declare.each(
 _declare.each(
     (20, 60),
     "return_volume_correlation_{n}",
-    lambda p, n: p.correlation(p.log_return, _log_volume(p), n, FLAT),
+    lambda p, n: p.correlation(p.log_return, _log_volume(p), n, FLAT_RETURNS),
     BOTH,
     lambda n: n,
     "Correlation of daily returns and log volume over {n} rows.",

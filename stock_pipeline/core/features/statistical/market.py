@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from stock_pipeline.core.features.declaring import Declaration
+from stock_pipeline.core.features.declaring import FLAT_RETURNS, Declaration
 from stock_pipeline.core.features.panel import Array, Panel
 
 _declare = Declaration("statistical", __name__)
 
 BOTH = ("close", "benchmark")
-FLAT = 1e-8
 YEAR = 252.0
 SHARPE = "Sharpe (1963), A Simplified Model for Portfolio Analysis"
 
@@ -23,7 +22,7 @@ def _market(p: Panel) -> Array:
 def _beta(p: Panel, n: int) -> Array:
     def build() -> Array:
         squares, _, products = p.pair_moments(_market(p), p.log_return, n)
-        return np.where(squares > n * FLAT**2, products / squares, np.nan)
+        return np.where(squares > n * FLAT_RETURNS**2, products / squares, np.nan)
 
     return p.once(f"beta_{n}", build)
 
@@ -31,7 +30,7 @@ def _beta(p: Panel, n: int) -> Array:
 def _residual_volatility(p: Panel, n: int) -> Array:
     market, own, products = p.pair_moments(_market(p), p.log_return, n)
     left = np.maximum(own - products**2 / market, 0.0)
-    return np.where(market > n * FLAT**2, np.sqrt(YEAR * left / (n - 2.0)), np.nan)
+    return np.where(market > n * FLAT_RETURNS**2, np.sqrt(YEAR * left / (n - 2.0)), np.nan)
 
 
 _declare.each(
@@ -46,7 +45,7 @@ _declare.each(
 _declare.each(
     (60,),
     "benchmark_correlation_{n}",
-    lambda p, n: p.correlation(_market(p), p.log_return, n, FLAT),
+    lambda p, n: p.correlation(_market(p), p.log_return, n, FLAT_RETURNS),
     BOTH,
     lambda n: n,
     "Correlation of daily returns with the benchmark's, over {n} rows.",

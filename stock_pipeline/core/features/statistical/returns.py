@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stock_pipeline.core.features.declaring import Declaration, divide
+from stock_pipeline.core.features.declaring import FLAT_RETURNS, Declaration, divide
 from stock_pipeline.core.features.panel import Array, Panel
 
 _declare = Declaration("statistical", __name__)
@@ -98,7 +98,7 @@ _declare.each(
 _declare.each(
     (20, 60, 250),
     "sharpe_{n}",
-    lambda p, n: np.sqrt(SESSIONS_A_YEAR) * divide(p.mean(p.log_return, n), p.std(p.log_return, n)),
+    lambda p, n: np.sqrt(SESSIONS_A_YEAR) * divide(p.mean(p.log_return, n), p.std(p.log_return, n), FLAT_RETURNS, 1.0),
     CLOSE,
     lambda n: n,
     "Mean over standard deviation of daily returns of {n} rows, annualised, without a riskless rate.",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stock_pipeline.core.features.declaring import Declaration, divide
+from stock_pipeline.core.features.declaring import FLAT_RETURNS, Declaration, divide
 from stock_pipeline.core.features.panel import Array, Panel, decay_length
 
 _declare = Declaration("statistical", __name__)
@@ -15,6 +15,7 @@ CLOSE = ("close",)
 OHLC = ("open", "high", "low", "close")
 YEAR = 252.0
 LAMBDA = 0.94
+FLAT_YEAR = FLAT_RETURNS * YEAR**0.5
 
 
 def _volatility(p: Panel, n: int) -> Array:
@@ -142,7 +143,7 @@ _declare.each(
 )
 _declare.one(
     "volatility_ratio_5_20",
-    lambda p: divide(_volatility(p, 5), _volatility(p, 20)),
+    lambda p: divide(_volatility(p, 5), _volatility(p, 20), FLAT_YEAR, 1.0),
     CLOSE,
     20,
     "Volatility of 5 rows over that of 20 rows.",
@@ -152,7 +153,7 @@ _declare.one(
 )
 _declare.one(
     "volatility_ratio_20_120",
-    lambda p: divide(_volatility(p, 20), _volatility(p, 120)),
+    lambda p: divide(_volatility(p, 20), _volatility(p, 120), FLAT_YEAR, 1.0),
     CLOSE,
     120,
     "Volatility of 20 rows over that of 120 rows.",
@@ -163,7 +164,7 @@ _declare.one(
 _declare.each(
     (60,),
     "volatility_of_volatility_{n}",
-    lambda p, n: divide(p.std(_volatility(p, 20), n), p.mean(_volatility(p, 20), n)),
+    lambda p, n: divide(p.std(_volatility(p, 20), n), p.mean(_volatility(p, 20), n), FLAT_YEAR, 1.0),
     CLOSE,
     lambda n: 20 + n - 1,
     "Standard deviation over mean of the 20-row volatility in {n} rows.",
