@@ -172,6 +172,13 @@ def test_predictions_from_the_look_back_are_those_of_all_history(chain: Chain, d
         assert risk[column].to_numpy().tobytes() == stored[column].to_numpy().tobytes()
 
 
+@pytest.mark.requirement("R1.3")
+def test_the_intervals_of_the_trained_model_hold_on_sessions_it_has_not_seen(chain: Chain):
+    outcomes = mature(chain.history, chain.bars, HORIZON)
+    assert outcomes.height > 4500
+    assert 0.87 < outcomes["inside"].mean() < 0.94
+
+
 @pytest.mark.requirement("V1")
 def test_the_property_sees_a_feature_that_peeks(chain: Chain):
     """The control: with features one session ahead, the same comparison must notice."""

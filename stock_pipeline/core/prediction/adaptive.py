@@ -5,6 +5,7 @@ The state is not kept anywhere: it is recomputed from the outcomes table, so any
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -68,8 +69,8 @@ def adapted_miss(misses: np.ndarray, target: float, settings: AdaptiveSettings) 
     table begins.
     """
     miss = target
-    for share in misses[-settings.memory :]:
-        miss = miss + settings.rate * (target - float(share))
+    for share in misses[-settings.memory :].tolist():
+        miss = miss + settings.rate * (target - share)
         miss = min(max(miss, settings.smallest_miss), settings.largest_miss)
     return miss
 
@@ -119,7 +120,9 @@ def _shares(known: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     )
 
 
-def simulate(oos: pl.DataFrame, calibrator: Calibrator, settings: AdaptiveSettings) -> pl.DataFrame:
+def simulate(
+    oos: pl.DataFrame, calibrator: Calibrator | Callable[[date], Calibrator | None], settings: AdaptiveSettings
+) -> pl.DataFrame:
     """Adaptive intervals over a history of out-of-sample predictions, as they would have been published.
 
     Parameters
@@ -127,7 +130,8 @@ def simulate(oos: pl.DataFrame, calibrator: Calibrator, settings: AdaptiveSettin
     oos
         ``symbol, session, prediction, label, label_session, volatility``; rows with a missing value are left out.
     calibrator
-        Residual distribution; for an honest history one that was fitted before the first session.
+        Residual distribution, or what gives the one in force on a session (``None``: no interval on that session).
+        For an honest history it was fitted on outcomes known by then.
     settings
         Step and memory; the scope is the market.
 
@@ -136,6 +140,13 @@ def simulate(oos: pl.DataFrame, calibrator: Calibrator, settings: AdaptiveSettin
     polars.DataFrame
         The rows with ``lower, upper, interval_level, inside``, sorted by session and symbol. The level of a session
         uses outcomes with ``label_session <= session`` only.
+
+    Raises
+    ------
+    DataError
+        A column is missing.
+    LookAheadError
+        A label is dated at or before its prediction.
     """
     needed = ("symbol", "session", "prediction", "label", "label_session", "volatility")
     missing = [c for c in needed if c not in oos.columns]
@@ -145,7 +156,6 @@ def simulate(oos: pl.DataFrame, calibrator: Calibrator, settings: AdaptiveSettin
     early = frame.filter(pl.col("label_session") <= pl.col("session"))
     if early.height:
         raise LookAheadError("an outcome is dated at or before its prediction", value=early.row(0))
-    target = 1.0 - calibrator.coverage
     days = frame["session"].unique().sort().to_list()
     missed: dict[date, list[int]] = {}
     parts: list[pl.DataFrame] = []
@@ -154,8 +164,11 @@ def simulate(oos: pl.DataFrame, calibrator: Calibrator, settings: AdaptiveSettin
         for label_day in sorted(d for d in missed if d <= day):
             wrong, every = missed.pop(label_day)
             shares.append(wrong / every)
-        level = 1.0 - adapted_miss(np.asarray(shares[-settings.memory :]), target, settings)
-        lower, upper = calibrator.interval(part["prediction"].to_numpy(), part["volatility"].to_numpy(), level)
+        used = calibrator if isinstance(calibrator, Calibrator) else calibrator(day)
+        if used is None:
+            continue
+        level = 1.0 - adapted_miss(np.asarray(shares[-settings.memory :]), 1.0 - used.coverage, settings)
+        lower, upper = used.interval(part["prediction"].to_numpy(), part["volatility"].to_numpy(), level)
         label = part["label"].to_numpy()
         inside = (label >= lower) & (label <= upper)
         for label_day, good in zip(part["label_session"].to_list(), inside.tolist(), strict=True):
@@ -170,4 +183,7 @@ def simulate(oos: pl.DataFrame, calibrator: Calibrator, settings: AdaptiveSettin
                 pl.Series("inside", inside),
             )
         )
-    return pl.concat(parts) if parts else frame
+    if parts:
+        return pl.concat(parts)
+    made = {"lower": pl.Float64, "upper": pl.Float64, "interval_level": pl.Float64, "inside": pl.Boolean}
+    return frame.clear().with_columns(pl.lit(None, kind).alias(name) for name, kind in made.items())

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from stock_pipeline.core.errors import DataError
-from stock_pipeline.core.prediction.score import PREDICTION_SCHEMA
+from stock_pipeline.core.prediction.schema import PREDICTION_SCHEMA
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@ Loading models belongs to ``storage``; whether the rows may be published is deci
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -17,53 +15,27 @@ from stock_pipeline.core.errors import DataError
 from stock_pipeline.core.parameters import Parameters
 from stock_pipeline.core.prediction.adaptive import AdaptiveLevel
 from stock_pipeline.core.prediction.conformal import Calibrator
-
-PREDICTION_SCHEMA: dict[str, pl.DataType] = {
-    "prediction_id": pl.String(),
-    "symbol": pl.String(),
-    "session": pl.Date(),
-    "horizon": pl.Int64(),
-    "expected_return": pl.Float64(),
-    "lower": pl.Float64(),
-    "upper": pl.Float64(),
-    "confidence": pl.Float64(),
-    "coverage_target": pl.Float64(),
-    "interval_level": pl.Float64(),
-    "rank": pl.Int64(),
-    "model_name": pl.String(),
-    "model_version": pl.String(),
-    "arm": pl.String(),
-    "fallback_level": pl.Int64(),
-    "fallback_reason": pl.String(),
-    "feature_set_hash": pl.String(),
-    "lake_version": pl.Int64(),
-    "volatility": pl.Float64(),
-    "var_95": pl.Float64(),
-    "es_95": pl.Float64(),
-    "close": pl.Float64(),
-    "currency": pl.String(),
-}
-"""The predictions table. ``expected_return``, ``lower`` and ``upper`` are fractions over the horizon; the interval
-aims at ``interval_level`` (the target, adapted to recent misses) so that ``coverage_target`` is met. ``rank`` is 1 for
-the best of a session. ``var_95`` and ``es_95`` are null where there is too little history for a tail."""
-
-UNPREDICTED_SCHEMA: dict[str, pl.DataType] = {
-    "symbol": pl.String(),
-    "session": pl.Date(),
-    "reason": pl.String(),
-    "detail": pl.String(),
-}
-"""Requested rows without a prediction; ``reason`` is one of `REASONS`."""
-
-REASONS = (
-    "not_a_member",
-    "quarantined_today",
-    "no_bar_today",
-    "too_little_history",
-    "missing_features",
-    "no_volatility",
+from stock_pipeline.core.prediction.schema import (
+    PREDICTION_SCHEMA,
+    REASONS,
+    UNPREDICTED_SCHEMA,
+    Lineage,
+    Scored,
+    prediction_id,
 )
-"""Why a row has no prediction, in the order in which they are tried."""
+
+__all__ = [
+    "PREDICTION_SCHEMA",
+    "REASONS",
+    "UNPREDICTED_SCHEMA",
+    "Lineage",
+    "ScoreSettings",
+    "Scored",
+    "expected_returns",
+    "prediction_id",
+    "rank_sessions",
+    "score",
+]
 
 
 class ScoreSettings(Parameters):
@@ -73,27 +45,6 @@ class ScoreSettings(Parameters):
     max_missing_share: float = Field(
         default=0.2, ge=0.0, lt=1.0, description="largest share of features that may be missing"
     )
-
-
-class Lineage(Parameters):
-    """Where predictions come from; every row carries it."""
-
-    horizon: int = Field(ge=1, le=252, description="sessions of the forward return")
-    model_name: str = Field(min_length=1)
-    model_version: str = Field(min_length=1)
-    arm: str = Field(default="champion", min_length=1)
-    fallback_level: int = Field(default=0, ge=0, le=2)
-    fallback_reason: str | None = None
-    feature_set_hash: str = Field(min_length=1)
-    lake_version: int = Field(ge=0)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Predictions (`PREDICTION_SCHEMA`) and unpredicted rows (`UNPREDICTED_SCHEMA`), each sorted by symbol, session."""
-
-    predictions: pl.DataFrame
-    unpredicted: pl.DataFrame
 
 
 def expected_returns(
@@ -140,20 +91,6 @@ def expected_returns(
     if not np.isfinite(output).all():
         raise DataError("the model's output is not finite", value=int((~np.isfinite(output)).sum()))
     return keys.with_columns(pl.Series("expected_return", output))
-
-
-def prediction_id(symbol: str, session: str, lineage: Lineage) -> str:
-    """Identity of a prediction: 32 hexadecimal digits of the SHA-256 of what determines it."""
-    parts = (
-        symbol,
-        session,
-        str(lineage.horizon),
-        lineage.model_name,
-        lineage.model_version,
-        lineage.feature_set_hash,
-        str(lineage.lake_version),
-    )
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
 
 
 def rank_sessions(predictions: pl.DataFrame) -> pl.DataFrame:

@@ -84,7 +84,7 @@ def tails(
             if part > 0.0:
                 quantiles[i, j] += part * (ordered[whole] - ordered[whole - 1])
                 acc += part * ordered[whole]
-            means[i, j] = acc / mass
+            means[i, j] = min(acc / mass, quantiles[i, j])
     return quantiles, means
 
 

@@ -58,7 +58,8 @@ def _scaled(data: Panel, scores: np.ndarray, scale: np.ndarray, settings: RiskSe
 
 
 def _loss(quantiles: np.ndarray, means: np.ndarray) -> Tail:
-    return Tail(np.clip(-quantiles, 0.0, 1.0), np.clip(-means, 0.0, 1.0))
+    # adding zero turns the -0.0 of a quantile at zero into 0.0
+    return Tail(np.clip(-quantiles, 0.0, 1.0) + 0.0, np.clip(-means, 0.0, 1.0) + 0.0)
 
 
 def student_tail(nu: float) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from stock_pipeline.core.prediction.conformal import (
     residuals,
 )
 from stock_pipeline.core.prediction.coverage import by_group, coverage_check
+from stock_pipeline.core.prediction.walk_forward import walk_forward_intervals
 
 pytestmark = pytest.mark.requirement("R1.3")
 
@@ -289,3 +290,31 @@ def test_an_outcome_before_its_prediction_is_refused(zero_forecasts):
         simulate(leak, calibrator, AdaptiveSettings())
     with pytest.raises(DataError, match="lack columns"):
         update(leak, 0.9, AdaptiveSettings(), date(2020, 1, 1))
+
+
+@pytest.mark.requirement("R1.3")
+def test_a_history_of_intervals_is_recalibrated_each_year_and_knows_nothing_of_later_years(zero_forecasts):
+    early = zero_forecasts.filter(pl.col("session") < date(1999, 1, 1))
+    history = walk_forward_intervals(early, horizon=5)
+    assert history["session"].min() == date(1991, 1, 2)  # 1990 began without outcomes
+    judged = by_group(history, "year")
+    assert judged["coverage"].min() > 0.87
+    assert judged["coverage"].max() < 0.93
+    day = date(1995, 6, 30)
+    changed = early.with_columns(
+        pl.when(pl.col("label_session") > day).then(pl.col("label") * 9).otherwise("label").alias("label")
+    )
+    again = walk_forward_intervals(changed, horizon=5)
+    columns = ["symbol", "session", "lower", "upper", "interval_level"]
+    known = pl.col("session") <= day
+    assert again.filter(known).select(columns).equals(history.filter(known).select(columns))
+    fixed = walk_forward_intervals(early, horizon=5, adaptive=AdaptiveSettings(rate=0.0))
+    assert fixed["interval_level"].unique().to_list() == [0.9]
+
+
+def test_a_history_that_is_too_short_has_no_intervals(zero_forecasts):
+    none = walk_forward_intervals(zero_forecasts.filter(pl.col("session") < date(1990, 12, 1)), horizon=5)
+    assert none.height == 0
+    assert {"lower", "upper", "interval_level", "inside", "horizon"} <= set(none.columns)
+    with pytest.raises(DataError, match="lack columns"):
+        walk_forward_intervals(zero_forecasts.drop("label_session"), horizon=5)

@@ -18,6 +18,7 @@ from stock_pipeline.core.risk.backtest import (
     var_backtest,
     verdict,
 )
+from stock_pipeline.core.risk.check import var_check
 from stock_pipeline.core.risk.symbol_risk import RiskSettings, symbol_risk
 
 pytestmark = pytest.mark.requirement("R1.4")
@@ -118,6 +119,35 @@ def test_filtered_historical_simulation_passes_and_plain_historical_fails(twenty
     historical, _ = risk_backtest(plain, twenty_stocks, es=False)
     failing = historical.filter((pl.col("level") == 0.95) & (pl.col("independence_p") < 0.05)).height
     assert failing >= 15
+
+    good = var_check(filtered, pooled)
+    assert good.passed
+    assert good.reasons == ()
+    assert good.passing["symbols"].to_list() == [20, 20]
+    assert good.passing["kupiec"].min() >= 0.9
+
+
+def test_a_var_that_is_too_small_fails_the_check_and_names_the_symbols(twenty_stocks, twenty_risks):
+    some = twenty_stocks.filter(pl.col("symbol").is_in(["AAPL", "KO", "XOM"]))
+    small = twenty_risks.with_columns(
+        pl.when(pl.col("symbol") != "KO").then(pl.col("var_99") * 0.8).otherwise("var_99").alias("var_99")
+    )
+    bad = var_check(*risk_backtest(small, some, es=False))
+    assert not bad.passed
+    assert bad.passing.filter(pl.col("level") == 0.99)["failing"].to_list() == [["AAPL", "XOM"]]
+    assert any("VaR 99%: 33% of 3 symbols pass" in reason for reason in bad.reasons)
+    assert any("VaR 99%: exceeded in" in reason for reason in bad.reasons)
+
+
+def test_without_forecasts_the_check_says_that_nothing_was_judged(twenty_stocks, twenty_risks):
+    young = twenty_stocks.filter(pl.col("session") < pl.date(1990, 6, 1))
+    per_symbol, pooled = risk_backtest(twenty_risks, young)
+    assert per_symbol.height == 0
+    nothing = var_check(per_symbol, pooled)
+    assert nothing.passed
+    assert "not judged" in nothing.reasons[0]
+    later = risk_backtest(twenty_risks, twenty_stocks.filter(pl.col("session") < pl.date(1991, 4, 1)), es=False)
+    assert "not judged" in var_check(*later).reasons[0]
 
 
 def test_shortfall_that_is_too_small_is_rejected_and_a_right_one_is_not():
