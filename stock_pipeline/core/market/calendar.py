@@ -123,6 +123,13 @@ class SessionCalendar:
         self._check(end)
         return self._sessions[bisect_left(self._sessions, start) : bisect_right(self._sessions, end)]
 
+    def known_sessions(self, start: date, end: date) -> list[date]:
+        """Sessions as `sessions`, cut to what the calendar knows instead of an error.
+
+        For ranges that come from data: a row dated 2999 must not stop the judging of the others.
+        """
+        return self.sessions(max(start, self.first), min(end, self.last))
+
     def is_session(self, day: date) -> bool:
         """Whether the exchange trades on that day."""
         self._check(day)

@@ -29,6 +29,14 @@ def test_sessions_skip_weekends_holidays_and_the_week_of_2001(nyse: SessionCalen
     assert nyse.sessions(date(2024, 1, 2), date(2024, 1, 1)) == []
 
 
+def test_ranges_that_come_from_data_are_cut_to_what_is_known(nyse: SessionCalendar) -> None:
+    everything = nyse.sessions(nyse.first, nyse.last)
+    assert nyse.known_sessions(date(1900, 1, 1), date(2999, 1, 1)) == everything
+    assert nyse.known_sessions(date(2999, 1, 1), date(2999, 2, 1)) == []
+    with pytest.raises(DataError):
+        nyse.sessions(date(2020, 1, 1), date(2999, 1, 1))
+
+
 def test_moving_by_sessions(nyse: SessionCalendar) -> None:
     thanksgiving = date(2023, 11, 23)
     assert nyse.next(thanksgiving) == date(2023, 11, 24)
