@@ -93,6 +93,10 @@ class Panel:
             tuple(names),
         )
 
+    def take(self, rows: slice | np.ndarray) -> Panel:
+        """Return the panel of some rows, which must be in ascending order."""
+        return Panel(self.keys[rows], self.x[rows], self.y[rows], self.session[rows], self.known[rows], self.names)
+
     def sessions(self) -> list[date]:
         """Return the unique sessions, ascending."""
         return self.keys["session"].unique().sort().to_list()

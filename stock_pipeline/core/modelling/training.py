@@ -173,6 +173,20 @@ def train_walk_forward(
     )
 
 
+def fit_folds(
+    panel: Panel,
+    folds: Sequence[Fold],
+    family: ModelFamily,
+    parameters: Parameters,
+    settings: TrainingSettings,
+    seed: int,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> list[pl.DataFrame]:
+    """Return the predictions (`OOS_SCHEMA`) of given folds, without metrics, progress or a final model."""
+    runner = _Runner(panel, family, parameters, settings, seed, silent, cancelled, len(folds))
+    return [runner.predict(runner.fit(fold)[0], fold) for fold in folds]
+
+
 def splits_of(sessions: Sequence[date], settings: TrainingSettings) -> tuple[list[date], Fold, list[Fold]]:
     """Return the development sessions, the final fold (number 0) and the walk-forward folds of the settings."""
     common = {

@@ -136,8 +136,8 @@ def model_card(
 
     document.heading("Calibration")
     document.paragraph(
-        "Predictions sorted into tenths: what was predicted and what happened on average (basis points). The regression "
-        f"of outcome on prediction has slope {_text(shown['calibration_slope'], '{:.2f}')}; 1 is right, 0 is noise."
+        "Predictions sorted into tenths: what was predicted and what happened on average, in basis points. Regressing "
+        f"outcomes on predictions gives the slope {_text(shown['calibration_slope'], '{:.2f}')}; 1 is right, 0 noise."
     )
     bins = calibration(result.oos)
     document.table(

@@ -154,6 +154,8 @@ class ModelFamily(ABC):
         Whether it is a naive yardstick: not tuned, not winsorised.
     early_stopping
         Whether it uses a validation part.
+    tunable
+        Whether it has a search space.
     """
 
     name: ClassVar[str]
@@ -161,6 +163,7 @@ class ModelFamily(ABC):
     fitted: ClassVar[type[FittedModel]]
     baseline: ClassVar[bool] = False
     early_stopping: ClassVar[bool] = False
+    tunable: ClassVar[bool] = True
 
     def parse(self, parameters: Parameters | Mapping[str, Any] | None) -> Parameters:
         """Validate parameters (a mapping, the model itself, or ``None`` for the defaults)."""

@@ -100,6 +100,7 @@ class Zero(ModelFamily):
     parameter_model = NoParameters
     fitted = FittedZero
     baseline = True
+    tunable = False
 
     def inputs(self, names: Sequence[str], parameters: Parameters) -> list[str]:
         """Use no column."""
@@ -116,6 +117,7 @@ class AlwaysUp(ModelFamily):
     parameter_model = NoParameters
     fitted = FittedAlwaysUp
     baseline = True
+    tunable = False
 
     def inputs(self, names: Sequence[str], parameters: Parameters) -> list[str]:
         """Use no column."""
@@ -132,6 +134,7 @@ class Momentum(ModelFamily):
     parameter_model = MomentumParameters
     fitted = FittedMomentum
     baseline = True
+    tunable = False
 
     def inputs(self, names: Sequence[str], parameters: Parameters) -> list[str]:
         """Use the one past-return column.

@@ -117,13 +117,24 @@ class HistGradientBoosting(ModelFamily):
             n_iter_no_change=parameters.early_stopping_rounds,
             random_state=data.seed,
         )
+        x = _without_empty(data.x)
         with threadpool_limits(limits=data.threads or None, user_api="openmp"):
             if stop:
-                estimator.fit(data.x, data.y, X_val=data.x_val, y_val=data.y_val)
+                estimator.fit(x, data.y, X_val=data.x_val, y_val=data.y_val)
                 # scikit-learn keeps the rounds after the best one
                 best = max(1, int(np.argmax(estimator.validation_score_)))
                 del estimator._predictors[best:]
             else:
-                estimator.fit(data.x, data.y)
+                estimator.fit(x, data.y)
         data.progress(int(estimator.n_iter_), estimator.max_iter, None)
         return FittedHistGradientBoosting(data.names, parameters, data.seed, estimator)
+
+
+def _without_empty(x: np.ndarray) -> np.ndarray:
+    """Return training rows with columns that have no value at all set to 0: scikit-learn cannot bin nothing."""
+    empty = np.isnan(x).all(axis=0)
+    if not empty.any():
+        return x
+    x = x.copy()
+    x[:, empty] = 0.0
+    return x
