@@ -14,6 +14,9 @@ from stock_pipeline.core.errors import DataError
 PLACE = ("_file", "_row")
 """Helper columns of a frame that was read: index of the file and number of the row in it."""
 
+EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
+"""Names to use as ``date_format`` for counts since 1970, and their length in microseconds."""
+
 _UNAMBIGUOUS = (
     "%Y-%m-%d",
     "%Y/%m/%d",
@@ -45,7 +48,7 @@ def session_dates(
     frame
         Rows with ``column`` and `PLACE`.
     date_format
-        The user's format; without it only unambiguous forms are accepted.
+        The user's format or one of `EPOCHS`; without it only unambiguous forms are accepted.
     zone, exchange
         Time zone of timestamps that name none, and of the exchange whose dates are wanted.
     files
@@ -58,7 +61,10 @@ def session_dates(
     """
     values = frame.get_column(column)
     kind = values.dtype
-    if kind == pl.Date:
+    if date_format in EPOCHS and (kind.is_integer() or kind == pl.String):
+        instants = (values.cast(pl.Int64, strict=False) * EPOCHS[date_format]).cast(pl.Datetime("us", "UTC"))
+        parsed = _local_date(instants, zone, exchange)
+    elif kind == pl.Date:
         parsed = values
     elif isinstance(kind, pl.Datetime):
         parsed = _local_date(values, zone, exchange)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -153,11 +154,16 @@ def rename(
     Raises
     ------
     DataError
-        A mapped or required column is missing; the names found are listed and the nearest suggested.
+        A mapped or required column is missing (the names found are listed and the nearest suggested), or a name occurs
+        twice.
     """
     by_plain: dict[str, str] = {}
+    twice: dict[str, str] = {}
     for column in frame.columns:
-        by_plain.setdefault(column.strip().lower().replace(" ", "_").replace("-", "_"), column)
+        # of two columns with one name, the CSV reader renames the second
+        plain = re.sub(r"_duplicated_\d+$", "", column).strip().lower().replace(" ", "_").replace("-", "_")
+        if by_plain.setdefault(plain, column) != column:
+            twice[by_plain[plain]] = column
     taken: dict[str, str] = {}
     for ours in wanted:
         theirs = columns.get(ours)
@@ -167,8 +173,15 @@ def rename(
             taken[ours] = theirs
             continue
         match = next((by_plain[a] for a in ALIASES.get(ours, (ours,)) if a in by_plain), None)
-        if match is not None and match not in columns.values():
-            taken[ours] = match
+        if match is None or match in columns.values():
+            continue
+        if match in twice:
+            raise DataError(
+                f"{file} has two columns that may be {ours!r}",
+                value=[match, twice[match].split("_duplicated_")[0]],
+                fix="remove or rename one, or say which under columns",
+            )
+        taken[ours] = match
     for ours in required:
         if ours not in taken:
             # a column that already serves as something else is no suggestion

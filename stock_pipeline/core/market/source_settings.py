@@ -36,7 +36,7 @@ class TableFile(Parameters):
     path: str = Field(min_length=1, description="CSV or Parquet file, absolute or from the working directory")
     columns: dict[str, str] = Field(default={}, description="ours: theirs, where their names differ")
     date_format: str | None = Field(
-        default=None, description="such as %d/%m/%Y; found by itself where it is unambiguous"
+        default=None, description="such as %d/%m/%Y, epoch_s or epoch_ms; found by itself where unambiguous"
     )
     symbol: str | None = Field(default=None, description="keep only the rows of this symbol (an index among several)")
 
@@ -60,7 +60,7 @@ class FilesSource(Parameters):
     )
     symbol_from: Literal["column", "filename"] = Field(default="column", description="where the symbol is written")
     date_format: str | None = Field(
-        default=None, description="such as %d/%m/%Y; found by itself where it is unambiguous"
+        default=None, description="such as %d/%m/%Y, epoch_s or epoch_ms; found by itself where unambiguous"
     )
     timezone: str | None = Field(
         default=None, description="time zone of timestamps without one; the exchange's by default"

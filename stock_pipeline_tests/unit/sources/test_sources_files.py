@@ -213,6 +213,28 @@ def test_wrong_columns_name_what_was_found_and_the_nearest(apple: pl.DataFrame, 
         load(tmp_path, columns={"close": "closing_price"}, prices="raw_with_events")
 
 
+def test_two_columns_of_one_name(apple: pl.DataFrame, tmp_path: Path) -> None:
+    text = apple.write_csv()
+    (tmp_path / "a.csv").write_text(text.replace("adj_close", "close", 1))
+    with pytest.raises(DataError, match=r"two columns that may be 'close': \['close', 'close'\]"):
+        load(tmp_path)
+    (tmp_path / "a.csv").write_text(text.replace("adj_close", "Close", 1))
+    with pytest.raises(DataError, match=r"\['close', 'Close'\]"):
+        load(tmp_path)
+    assert load(tmp_path, columns={"close": "close"}).bars["close"].equals(apple["close"])
+
+
+def test_counts_since_1970(apple: pl.DataFrame, expected: pl.DataFrame, tmp_path: Path) -> None:
+    opening = pl.col("session").cast(pl.Datetime("ms")).dt.replace_time_zone("America/New_York").dt.offset_by("570m")
+    apple.with_columns(opening.dt.epoch("ms").alias("session")).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="cannot be read"):
+        load(tmp_path)
+    assert load(tmp_path, date_format="epoch_ms").bars["session"].equals(expected["session"])
+    (tmp_path / "a.parquet").unlink()
+    apple.with_columns(opening.dt.epoch("s").alias("session")).write_csv(tmp_path / "a.csv")
+    assert load(tmp_path, date_format="epoch_s").bars["session"].equals(expected["session"])
+
+
 def test_unparsable_dates_show_value_file_and_row(apple: pl.DataFrame, tmp_path: Path) -> None:
     text = as_text(apple)
     days = text["session"].to_list()
