@@ -156,34 +156,35 @@ def simulate(
     early = frame.filter(pl.col("label_session") <= pl.col("session"))
     if early.height:
         raise LookAheadError("an outcome is dated at or before its prediction", value=early.row(0))
-    days = frame["session"].unique().sort().to_list()
-    missed: dict[date, list[int]] = {}
-    parts: list[pl.DataFrame] = []
+    columns = (frame[name].to_numpy() for name in ("prediction", "volatility", "label"))
+    prediction, volatility, label = columns
+    closing = frame["label_session"].cast(pl.Int32).to_numpy()
+    days = frame["session"].unique().sort()
+    starts = np.append(
+        np.searchsorted(frame["session"].cast(pl.Int32).to_numpy(), days.cast(pl.Int32).to_numpy()), frame.height
+    )
+    lower, upper, levels = (np.full(frame.height, np.nan) for _ in range(3))
+    pending: dict[int, tuple[int, int]] = {}
     shares: list[float] = []
-    for day, part in zip(days, frame.partition_by("session", maintain_order=True), strict=True):
-        for label_day in sorted(d for d in missed if d <= day):
-            wrong, every = missed.pop(label_day)
-            shares.append(wrong / every)
+    for i, (day, number) in enumerate(zip(days.to_list(), days.cast(pl.Int32).to_list(), strict=True)):
+        for closed in sorted(d for d in pending if d <= number):
+            missed, every = pending.pop(closed)
+            shares.append(missed / every)
         used = calibrator if isinstance(calibrator, Calibrator) else calibrator(day)
         if used is None:
             continue
-        level = 1.0 - adapted_miss(np.asarray(shares[-settings.memory :]), 1.0 - used.coverage, settings)
-        lower, upper = used.interval(part["prediction"].to_numpy(), part["volatility"].to_numpy(), level)
-        label = part["label"].to_numpy()
-        inside = (label >= lower) & (label <= upper)
-        for label_day, good in zip(part["label_session"].to_list(), inside.tolist(), strict=True):
-            count = missed.setdefault(label_day, [0, 0])
-            count[0] += not good
-            count[1] += 1
-        parts.append(
-            part.with_columns(
-                pl.Series("lower", lower),
-                pl.Series("upper", upper),
-                pl.lit(level).alias("interval_level"),
-                pl.Series("inside", inside),
-            )
-        )
-    if parts:
-        return pl.concat(parts)
-    made = {"lower": pl.Float64, "upper": pl.Float64, "interval_level": pl.Float64, "inside": pl.Boolean}
-    return frame.clear().with_columns(pl.lit(None, kind).alias(name) for name, kind in made.items())
+        rows = slice(starts[i], starts[i + 1])
+        miss = adapted_miss(np.asarray(shares[-settings.memory :]), 1.0 - used.coverage, settings)
+        levels[rows] = 1.0 - miss
+        lower[rows], upper[rows] = used.interval(prediction[rows], volatility[rows], 1.0 - miss)
+        wrong = (label[rows] < lower[rows]) | (label[rows] > upper[rows])
+        for closed in np.unique(closing[rows]).tolist():
+            of_day = closing[rows] == closed
+            missed, every = pending.get(closed, (0, 0))
+            pending[closed] = (missed + int(wrong[of_day].sum()), every + int(of_day.sum()))
+    return frame.with_columns(
+        pl.Series("lower", lower),
+        pl.Series("upper", upper),
+        pl.Series("interval_level", levels),
+        pl.Series("inside", (label >= lower) & (label <= upper)),
+    ).filter(pl.col("interval_level").is_not_nan())
