@@ -309,7 +309,7 @@ class Reference:
                     else 0.0
                 )
         for s, _held, order, _raw, _lot, carried in plan:
-            cut = result[s] != order
+            cut = abs(result[s]) < 0.99 * abs(order)
             if not (carried and not cut and (s in forced or execution.unfilled == "carry")):
                 del pending[s]
                 forced.discard(s)

@@ -188,7 +188,8 @@ class _Loop:
             leverage=self.portfolio.max_gross,
             cost=lambda x: self.charges.total(t, x, raw),
         )
-        block = np.where(fitted != order, _B["buying_power"], block)
+        # Every fully invested account is cut by its own costs; only more than that is worth a record.
+        block = np.where(np.abs(fitted) < 0.99 * np.abs(order), _B["buying_power"], block)
         self._missed(t, columns, wanted, fitted, block)
         keep = _CARRIED[block] & (self.forced[columns] | (execution.unfilled == "carry"))
         reason = self.reason[columns]

@@ -38,8 +38,8 @@ def order_shares(held: Vector, target: Vector, minimum: Vector, step: Vector) ->
     """Signed order, in raw shares, that moves holdings towards targets.
 
     A target of 0 sells or covers everything, odd lots included. An order that reverses a position closes all of it and
-    opens whole lots on the other side. All other orders are whole lots, rounded towards no trade. A change below 1e-9 of
-    the position is rounding and no order.
+    opens whole lots on the other side. All other orders are whole lots, rounded towards no trade. A change below 1e-9
+    of the position is rounding and no order.
     """
     change = target - held
     change = np.where(np.abs(change) <= _EPS * np.maximum(np.abs(held), np.abs(target)), 0.0, change)

@@ -195,7 +195,7 @@ def activity_metrics(execution: Execution, ledger: Ledger, sessions_per_year: in
 
 
 def benchmark_closes(benchmark: pl.DataFrame | None, bars: pl.DataFrame, panel: Panel) -> NDArray[np.float64] | None:
-    """Closes of the benchmark on the panel's sessions, the last known one where it has none; ``None`` without one."""
+    """Closes of the benchmark on the panel's sessions, the last one of up to ten days before where it has none."""
     if benchmark is None:
         if "benchmark" not in bars.columns:
             return None
@@ -205,4 +205,4 @@ def benchmark_closes(benchmark: pl.DataFrame | None, bars: pl.DataFrame, panel: 
         raise DataError("the benchmark lacks columns", value=missing, allowed="session, close")
     known = benchmark.select("session", pl.col("close").cast(pl.Float64)).drop_nulls().sort("session")
     sessions = pl.DataFrame({"session": pl.Series(panel.sessions, dtype=pl.Date)})
-    return sessions.join_asof(known, on="session")["close"].fill_null(np.nan).to_numpy()
+    return sessions.join_asof(known, on="session", tolerance="10d")["close"].fill_null(np.nan).to_numpy()

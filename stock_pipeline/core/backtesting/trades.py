@@ -19,16 +19,22 @@ TRADE_SCHEMA: dict[str, pl.DataType] = {
     "shares": pl.Float64(),
     "entry_price": pl.Float64(),
     "exit_price": pl.Float64(),
+    "adjusted_entry": pl.Float64(),
+    "adjusted_exit": pl.Float64(),
     "pnl": pl.Float64(),
     "return": pl.Float64(),
     "costs": pl.Float64(),
     "fills": pl.Int64(),
     "exit_reason": pl.String(),
 }
-"""One row a round trip. ``entry_price`` and ``exit_price`` are averages on adjusted prices with slippage; ``shares``
-are the raw shares of the opening fill; ``pnl`` is after all costs but borrow; ``return`` is ``pnl`` over the value of
-all opening fills; ``costs`` are fees and slippage. A position still open has ``closed`` null, ``exit_price`` the last
-close and ``exit_reason`` ``open``."""
+"""One row a round trip.
+
+``entry_price`` and ``exit_price`` are averages of the raw fill prices, slippage included, as on a broker's statement;
+after a split only ``adjusted_entry`` and ``adjusted_exit`` can be compared. ``shares`` are the raw shares of the
+opening fill; ``pnl`` is after all costs but borrow; ``return`` is ``pnl`` over the value of all opening fills;
+``costs`` are fees and slippage. A position still open has ``closed`` null, the last close as its exit and
+``exit_reason`` ``open``.
+"""
 
 
 def round_trips(fills: Fills, panel: Panel) -> pl.DataFrame:
@@ -74,6 +80,9 @@ def round_trips(fills: Fills, panel: Panel) -> pl.DataFrame:
     end = np.where(is_open, len(panel.sessions) - 1, row[last])
     sessions = pl.Series(panel.sessions, dtype=pl.Date)
     raw = np.abs(leg_units) * (fills.shares[order] / units)[leg]
+    paid = raw * fills.raw_price[order][leg]
+    shares_in, shares_out = total(raw, grows), total(raw, ~grows)
+    last_close = mark / panel.factor[-1, column[leg[first]]]
     frame = pl.DataFrame(
         {
             "symbol": pl.Series(panel.symbols, dtype=pl.String).gather(column[leg[first]]),
@@ -82,8 +91,10 @@ def round_trips(fills: Fills, panel: Panel) -> pl.DataFrame:
             "closed": sessions.gather(end).set(pl.Series(is_open), None),
             "sessions": end - row[first],
             "shares": raw[first],
-            "entry_price": value_in / opened,
-            "exit_price": np.where(is_open, mark, value_out / np.where(closed > 0, closed, 1.0)),
+            "entry_price": total(paid, grows) / shares_in,
+            "exit_price": np.where(is_open, last_close, total(paid, ~grows) / np.where(closed > 0, shares_out, 1.0)),
+            "adjusted_entry": value_in / opened,
+            "adjusted_exit": np.where(is_open, mark, value_out / np.where(closed > 0, closed, 1.0)),
             "pnl": pnl,
             "return": pnl / value_in,
             "costs": total(fees + fills.slippage[order][leg] * share),
