@@ -1,4 +1,4 @@
-"""Private Postgres and Redis servers for tests: own data folder, free port, ended by their own process id.
+"""Private Postgres, Redis and S3 servers for tests: own data folder, free port, ended by their own process id.
 
 Where a server program is missing, the test is skipped with the command that installs it; with ``CI=true`` it fails.
 """
@@ -11,11 +11,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -77,6 +81,33 @@ def redis() -> Iterator[str]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+@contextmanager
+def object_store(bucket: str = "lake") -> Iterator[dict[str, str]]:
+    """Run an S3 server with one bucket for the length of a ``with`` block; gives the lake's storage options."""
+    if find_spec("moto") is None:
+        _missing("moto is not installed; to run this test: pip install 'moto[s3]' flask flask-cors")
+    port = free_port()
+    place = Path(tempfile.mkdtemp(prefix="s3-test-"))
+    with (place / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log, cwd=place
+        )
+    try:
+        _wait_for(port, server, place / "server.log", b"Running on")
+        address = f"http://127.0.0.1:{port}"
+        urllib.request.urlopen(urllib.request.Request(f"{address}/{bucket}", method="PUT"), timeout=10).close()
+        yield {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+    finally:
+        _stop(server, signal.SIGTERM)
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def free_port() -> int:
     """A port of the loopback address that nobody listens on."""
     with socket.socket() as probe:
@@ -95,11 +126,14 @@ def _program_folder(name: str, package: str) -> Path:
 def _program(name: str, package: str, folder: Path | None = None) -> Path:
     found = shutil.which(name, path=None if folder is None else str(folder))
     if found is None:
-        message = f"{name} is not installed; to run this test: sudo apt-get install {package}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        _missing(f"{name} is not installed; to run this test: sudo apt-get install {package}")
     return Path(found)
+
+
+def _missing(message: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def _other_user(place: Path) -> list[str]:
@@ -114,7 +148,7 @@ def _other_user(place: Path) -> list[str]:
         os.chown(place, user.pw_uid, user.pw_gid)
         switch = _program("setpriv", "util-linux")
         return [str(switch), f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    pytest.skip("Postgres cannot run as root and there is no other user: sudo apt-get install postgresql")
+    _missing("Postgres cannot run as root and there is no other user: sudo apt-get install postgresql")
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path, sign: bytes, seconds: float = 30) -> None:

@@ -144,7 +144,7 @@ class LakeReader:
             raise DataError(f"{table} has no session column")
         years = sorted({int(partition[frames.PARTITION]) for partition in delta.partitions()}, reverse=True)
         for year in years:
-            lazy = pl.scan_delta(delta, storage_options=self.storage_options)
+            lazy = pl.scan_delta(delta, storage_options=self.storage_options, credential_provider=None)
             lazy = lazy.filter(pl.col(frames.PARTITION) == year).select(pl.col("session").max())
             last: date | None = self._collect(table, lazy).item()
             if last is not None:
@@ -215,7 +215,7 @@ class LakeReader:
         unknown = [name for name in wanted if name not in stored]
         if unknown:
             raise DataError(f"{table} has no such columns", value=unknown, allowed=", ".join(stored))
-        lazy = pl.scan_delta(delta, storage_options=self.storage_options)
+        lazy = pl.scan_delta(delta, storage_options=self.storage_options, credential_provider=None)
         for name, given in (("session", start), ("session", end), ("symbol", symbols)):
             if given is not None and name not in stored:
                 raise DataError(f"{table} has no {name} column to filter by", value=given)

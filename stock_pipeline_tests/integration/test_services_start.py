@@ -1,0 +1,48 @@
+"""The private servers that other tests rely on start, answer and are gone afterwards."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from stock_pipeline_tests import services
+
+
+def test_postgres_answers_and_is_gone_afterwards() -> None:
+    with services.postgres() as address:
+        engine = create_engine(address)
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT 1")).scalar() == 1
+        engine.dispose()
+        port = engine.url.port
+    assert not _listens(port)
+
+
+def test_redis_answers_and_is_gone_afterwards() -> None:
+    with services.redis() as address:
+        port = urlsplit(address).port
+        with socket.create_connection(("127.0.0.1", port or 0), timeout=5) as connection:
+            connection.sendall(b"PING\r\n")
+            assert connection.recv(16) == b"+PONG\r\n"
+    assert not _listens(port)
+
+
+@pytest.mark.parametrize("server", [services.postgres, services.redis])
+def test_a_missing_program_is_named_and_fails_only_in_continuous_integration(
+    server: Callable[[], AbstractContextManager[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services.shutil, "which", lambda name, path=None: None)
+    for value, outcome in (("", pytest.skip.Exception), ("true", pytest.fail.Exception)):
+        monkeypatch.setenv("CI", value)
+        with pytest.raises(outcome, match="sudo apt-get install"), server():
+            raise AssertionError("the server should not have started")
+
+
+def _listens(port: int | None) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port or 0)) == 0
