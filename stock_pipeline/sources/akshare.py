@@ -17,10 +17,10 @@ import polars as pl
 from stock_pipeline.core.errors import DataError
 from stock_pipeline.core.market.bars import BAR_SCHEMA
 from stock_pipeline.core.market.calendar import SessionCalendar
-from stock_pipeline.core.market.source_settings import AkShareSource, FilesSource
-from stock_pipeline.sources.files import read_membership
+from stock_pipeline.core.market.source_settings import AkShareSource
 from stock_pipeline.sources.network import Caller, TemporaryFailure, each_symbol, missing_extra
 from stock_pipeline.sources.protocol import SourceData
+from stock_pipeline.sources.tables import read_membership
 
 _COLUMNS = {
     "日期": "session",
@@ -92,7 +92,7 @@ class AkShare:
         )
         return SourceData(
             bars=bars.select(pl.col(c).cast(t) for c, t in BAR_SCHEMA.items()),
-            membership=read_membership(settings.membership, FilesSource(path="."), self.calendar),
+            membership=read_membership(settings.membership, self.calendar),
             problems=problems,
         )
 

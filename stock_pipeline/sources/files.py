@@ -6,7 +6,6 @@ The sample market is nothing but a configuration of this source. Network vendors
 from __future__ import annotations
 
 from datetime import date
-from pathlib import Path
 
 import polars as pl
 
@@ -20,13 +19,12 @@ from stock_pipeline.core.market.corporate_actions import (
     factors_from_vendor,
 )
 from stock_pipeline.core.market.source_settings import FilesSource, TableFile
-from stock_pipeline.core.market.universe import check_membership
 from stock_pipeline.sources.instants import session_closes
-from stock_pipeline.sources.parsing import numbers, place, session_dates
+from stock_pipeline.sources.parsing import NUMBERS, numbers, place, session_dates
 from stock_pipeline.sources.protocol import SourceData
-from stock_pipeline.sources.reading import discover, read, rename
+from stock_pipeline.sources.reading import discover, first_row, read, rename
+from stock_pipeline.sources.tables import read_membership, read_table
 
-_NUMBERS = ("open", "high", "low", "close", "volume", "amount", "adj_close", "factor", "split_ratio", "dividend")
 _NEEDED = {"raw_with_adj_close": ("adj_close",), "raw_with_factors": ("factor",)}
 
 
@@ -62,14 +60,14 @@ class Files:
             bars=self._finish(bars),
             events=events,
             benchmark=self._benchmark(),
-            membership=self.membership(),
+            membership=read_membership(self.settings.membership, self.calendar, self.settings),
             problems=tuple(problems),
         )
 
     def _bars(self) -> tuple[pl.DataFrame, list[str]]:
         settings = self.settings
         named = settings.symbol_from == "filename"
-        wanted = [c for c in ("symbol", "session", *_NUMBERS, "currency", "known_at") if not (named and c == "symbol")]
+        wanted = [c for c in ("symbol", "session", *NUMBERS, "currency", "known_at") if not (named and c == "symbol")]
         required = [*([] if named else ["symbol"]), "session", "close", *_NEEDED.get(settings.prices, ())]
         frames: list[pl.DataFrame] = []
         files: list[str] = []
@@ -80,11 +78,12 @@ class Files:
             if renamed.is_empty():
                 problems.append(f"{file} has a header but no rows")
                 continue
-            first = 1 if file.suffix.lower() in (".parquet", ".pq") else 2
             if named:
                 symbol = file.name.split(".", 1)[0] if file.name.lower().endswith(".csv.gz") else file.stem
                 renamed = renamed.with_columns(pl.lit(symbol).alias("symbol"))
-            frames.append(renamed.with_row_index("_row", offset=first).with_columns(pl.lit(len(files)).alias("_file")))
+            frames.append(
+                renamed.with_row_index("_row", offset=first_row(file)).with_columns(pl.lit(len(files)).alias("_file"))
+            )
             files.append(str(file))
         if not frames:
             raise DataError("no file of the source has any rows", value=settings.path, fix="fetch the prices again")
@@ -113,7 +112,7 @@ class Files:
             files=files,
         )
         numeric = [
-            numbers(frame, c, decimal_comma=settings.decimal_comma, files=files) for c in _NUMBERS if c in frame.columns
+            numbers(frame, c, decimal_comma=settings.decimal_comma, files=files) for c in NUMBERS if c in frame.columns
         ]
         return frame.with_columns(symbol.alias("symbol"), dates.alias("session"), *numeric)
 
@@ -180,60 +179,8 @@ class Files:
             raise DataError("the benchmark has a session twice", value=str(twice["session"][0]), fix="remove one")
         return frame
 
-    def membership(self) -> pl.DataFrame | None:
-        """The point-in-time universe, where the settings name a file."""
-        return read_membership(self.settings.membership, self.settings, self.calendar)
-
     def _table(self, table: TableFile, wanted: list[str], required: list[str]) -> pl.DataFrame:
-        return read_table(table, self.settings, self.calendar, wanted, required)
-
-
-def read_table(
-    table: TableFile, settings: FilesSource, calendar: SessionCalendar, wanted: list[str], required: list[str]
-) -> pl.DataFrame:
-    """A small file beside the prices, in the platform's column names and types."""
-    file = discover(table.path, None)[0] if Path(table.path).expanduser().is_file() else _no_file(table.path)
-    frame = rename(read(file, settings), str(file), table.columns, wanted, required)
-    first = 1 if file.suffix.lower() in (".parquet", ".pq") else 2
-    frame = frame.with_row_index("_row", offset=first).with_columns(pl.lit(0).alias("_file"))
-    if "symbol" in frame.columns:
-        frame = frame.with_columns(pl.col("symbol").cast(pl.String).str.strip_chars())
-        if table.symbol is not None:
-            frame = frame.filter(pl.col("symbol") == table.symbol)
-    if frame.is_empty():
-        raise DataError("the file has no rows", value=str(file) if table.symbol is None else f"{file}: {table.symbol}")
-    columns = []
-    for column in frame.columns:
-        if column in ("session", "start"):
-            columns.append(_dates(frame, column, table, calendar, str(file)))
-        elif column == "end":
-            open_end = frame.get_column(column).is_null()
-            closed = frame.filter(~open_end)
-            ends = _dates(closed, column, table, calendar, str(file)) if closed.height else pl.Series([], dtype=pl.Date)
-            spread = pl.DataFrame({"_row": closed["_row"], column: ends})
-            columns.append(frame.select("_row").join(spread, on="_row", how="left", maintain_order="left")[column])
-        elif column in _NUMBERS:
-            columns.append(numbers(frame, column, decimal_comma=settings.decimal_comma, files=[str(file)]))
-    return frame.with_columns(columns).drop("_row", "_file")
-
-
-def read_membership(table: TableFile | None, settings: FilesSource, calendar: SessionCalendar) -> pl.DataFrame | None:
-    """The membership file, checked."""
-    if table is None:
-        return None
-    frame = read_table(table, settings, calendar, ["symbol", "start", "end"], ["symbol", "start"])
-    if "end" not in frame.columns:
-        frame = frame.with_columns(pl.lit(None, pl.Date).alias("end"))
-    return check_membership(frame)
-
-
-def _no_file(path: str) -> Path:
-    raise DataError("the file does not exist", value=path, fix=f"relative paths start at {Path.cwd()}")
-
-
-def _dates(frame: pl.DataFrame, column: str, table: TableFile, calendar: SessionCalendar, file: str) -> pl.Series:
-    zone = calendar.timezone
-    return session_dates(frame, column, date_format=table.date_format, zone=zone, exchange=zone, files=[file])
+        return read_table(table, self.calendar, wanted, required, self.settings)
 
 
 def _instants(values: pl.Series, zone: str) -> pl.Series:

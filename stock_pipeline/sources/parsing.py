@@ -14,6 +14,9 @@ from stock_pipeline.core.errors import DataError
 PLACE = ("_file", "_row")
 """Helper columns of a frame that was read: index of the file and number of the row in it."""
 
+NUMBERS = ("open", "high", "low", "close", "volume", "amount", "adj_close", "factor", "split_ratio", "dividend")
+"""Platform columns that hold numbers."""
+
 EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
 """Names to use as ``date_format`` for counts since 1970, and their length in microseconds."""
 

@@ -91,6 +91,11 @@ def read(file: Path, settings: FilesSource) -> pl.DataFrame:
     return _read_csv(file, settings)
 
 
+def first_row(file: Path) -> int:
+    """Number of the first row for messages: as a person counts the lines of a CSV file with its header."""
+    return 1 if file.suffix.lower() in (".parquet", ".pq") else 2
+
+
 def _read_csv(file: Path, settings: FilesSource) -> pl.DataFrame:
     plain = settings.encoding.lower().replace("-", "").replace("_", "") in ("utf8", "utf8sig", "ascii")
     try:

@@ -17,10 +17,10 @@ from stock_pipeline.core.errors import DataError
 from stock_pipeline.core.market.bars import BAR_SCHEMA, PRICES
 from stock_pipeline.core.market.calendar import SessionCalendar
 from stock_pipeline.core.market.corporate_actions import EVENT_SCHEMA, factors_from_events
-from stock_pipeline.core.market.source_settings import FilesSource, YFinanceSource
-from stock_pipeline.sources.files import read_membership
+from stock_pipeline.core.market.source_settings import YFinanceSource
 from stock_pipeline.sources.network import Caller, TemporaryFailure, each_symbol, missing_extra
 from stock_pipeline.sources.protocol import SourceData
+from stock_pipeline.sources.tables import read_membership
 
 _COLUMNS = {
     "Open": "open",
@@ -101,7 +101,7 @@ class YFinance:
             bars=bars.select(pl.col(c).cast(t) for c, t in BAR_SCHEMA.items()),
             events=events,
             benchmark=benchmark,
-            membership=read_membership(self.settings.membership, FilesSource(path="."), self.calendar),
+            membership=read_membership(self.settings.membership, self.calendar),
             problems=problems,
         )
 

@@ -145,6 +145,12 @@ def test_benchmark(vendor: Vendor) -> None:
     assert source(vendor, benchmark="^NONE").fetch(date(2023, 9, 1), None).problems[0].startswith("yfinance benchmark")
 
 
+def test_membership_file_beside_a_network_vendor(vendor: Vendor, sample_dir: Path) -> None:
+    data = source(vendor, membership=str(sample_dir / "membership.csv")).fetch(date(2023, 9, 1), None)
+    assert data.membership is not None
+    assert data.membership.height == 8
+
+
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yfinance", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'stock-pipeline\[yfinance\]'"):
