@@ -229,29 +229,28 @@ def risk_backtest(
     from stock_pipeline.core.risk.panel import panel
 
     data = panel(bars)
-    frame = data.keys.with_columns(pl.Series("ended", data.returns)).join(
-        risk.select("symbol", "session", "var_95", "var_99", "es_95", "es_99"),
-        on=["symbol", "session"],
-        how="left",
-        maintain_order="left",
+    names = ("var_95", "var_99", "es_95", "es_99")
+    frame = data.keys.join(
+        risk.select("symbol", "session", *names), on=["symbol", "session"], how="left", maintain_order="left"
     )
     if start is not None:
-        mask = pl.col("session") >= start
-        frame = frame.with_columns(pl.when(mask).then(pl.col(c)).alias(c) for c in ("var_95", "var_99"))
+        frame = frame.with_columns(pl.when(pl.col("session") >= start).then(pl.col(c)).alias(c) for c in names)
+    figures = {c: frame[c].cast(pl.Float64).fill_null(float("nan")).to_numpy() for c in names}
+    symbols = data.keys["symbol"].gather(data.starts[:-1]).to_list()
     rows: list[dict[str, Any]] = []
     pooled: dict[float, np.ndarray] = {0.95: np.zeros(6, np.int64), 0.99: np.zeros(6, np.int64)}
-    for (symbol,), part in frame.group_by("symbol", maintain_order=True):
-        ended = part["ended"].to_numpy()
+    for i, symbol in enumerate(symbols):
+        part = slice(data.starts[i], data.starts[i + 1])
+        ended = data.returns[part]
         for level, name in ((0.95, "95"), (0.99, "99")):
-            var = part[f"var_{name}"].fill_null(float("nan")).to_numpy()
+            var = figures[f"var_{name}"][part]
             hits, _ = _judged(ended, var)
             if hits.size == 0:
                 continue
             moves = transitions(hits)
             row = {"symbol": symbol, **verdict(hits.size, int(hits.sum()), moves, level)}
             if es:
-                shortfall = part[f"es_{name}"].fill_null(float("nan")).to_numpy()
-                found = es_backtest(ended, var, shortfall, level)
+                found = es_backtest(ended, var, figures[f"es_{name}"][part], level)
                 row |= {"es_z2": found["z2"], "es_critical": found["critical"], "es_p": found["p_value"]}
             rows.append(row)
             pooled[level] += np.array([hits.size, int(hits.sum()), *moves])
