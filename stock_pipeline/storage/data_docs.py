@@ -118,7 +118,9 @@ def _run(frame: pl.DataFrame, site: Path) -> list[Any]:
             result_format="SUMMARY",
         )
     )
-    outcome = checkpoint.run(batch_parameters={"dataframe": frame.to_pandas()})
+    # The library puts values on its pages as they are.
+    safe = frame.with_columns(pl.col(pl.String).str.replace_many(["&", "<", ">"], ["&amp;", "&lt;", "&gt;"]))
+    outcome = checkpoint.run(batch_parameters={"dataframe": safe.to_pandas()})
     return [result for run in outcome.run_results.values() for result in run.results]
 
 

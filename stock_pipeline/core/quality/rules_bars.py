@@ -27,7 +27,8 @@ def _mixed(rules: QualityRules) -> pl.Expr:
     beyond_rounding = pl.col("_violation") > rules.ohlc_rounding
     large = pl.col("_violation") > rules.ohlc_small
     repeated = beyond_rounding & (pl.col("_crowd") >= rules.mixed_count)
-    another_scale = near_split(pl.col("_displaced"), _SPLIT_TOLERANCE) | pl.col("_whole_range")
+    day = pl.max_horizontal(pl.lit(_SPLIT_TOLERANCE), 3 * pl.col("_scale")).clip(upper_bound=0.12)
+    another_scale = near_split(pl.col("_displaced"), day) | pl.col("_whole_range")
     alone = large & (another_scale | ~can_estimate(pl.col("_culprit"), rules))
     return pl.col("_culprit").is_not_null() & (repeated | alone).fill_null(False)
 

@@ -13,7 +13,7 @@ import polars as pl
 from stock_pipeline.core.market.bars import BAR_SCHEMA, PRICES
 from stock_pipeline_tests.conftest import SAMPLE
 
-SYMBOLS = ("AAPL", "IBM", "NFLX")
+SYMBOLS = ("AAPL", "AMZN", "NFLX")
 START, END = date(2013, 1, 2), date(2015, 6, 30)
 
 
@@ -77,7 +77,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[dict[str, Any]], list[dict[str, Any]]], s
         {"split_like_jump", "unconfirmed_jump"},
         "quarantine",
     ),
-    "mixed scale": (_set(open=lambda r: r["open"] / 7), {"mixed_scale"}, "quarantine"),
+    "mixed scale": (_set(open=lambda r: r["close"] / 7), {"mixed_scale"}, "quarantine"),
     "foreign currency": (_set(currency="EUR"), {"currency_change"}, "quarantine"),
     "copy": (lambda r: [r, dict(r)], {"duplicate"}, "quarantine"),
     "conflict": (lambda r: [r, r | {"volume": r["volume"] + 1}], {"conflicting_duplicate"}, "quarantine"),
