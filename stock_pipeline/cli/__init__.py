@@ -1,4 +1,4 @@
-"""The command line ``stock-pipeline``: thin, one function a command; heavy parts are imported when a command needs them."""
+"""The command line ``stock-pipeline``: thin, one function a command; heavy parts are imported when needed."""
 
 from stock_pipeline.cli.app import main
 

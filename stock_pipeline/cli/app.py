@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stock_pipeline import __version__
 from stock_pipeline.cli.console import err, out
 from stock_pipeline.core.errors import PipelineError
+
+if TYPE_CHECKING:
+    pass
 
 app = typer.Typer(
     help="A Dagster data and machine-learning pipeline for stocks.",
@@ -29,7 +32,7 @@ class Context:
     config: Path | None
     quiet: bool
 
-    def settings(self):  # noqa: ANN201 - imported late
+    def settings(self):
         """Load the configuration."""
         from stock_pipeline.config import load_settings
 
@@ -46,10 +49,17 @@ def _version(wanted: bool) -> None:
 def common(
     context: typer.Context,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Configuration file; else $STOCK_PIPELINE_CONFIG, ./stock_pipeline.yaml, the sample market.")
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="Configuration file; else $STOCK_PIPELINE_CONFIG, ./stock_pipeline.yaml, the sample market.",
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Options of every command."""
     context.obj = Context(config, quiet)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
+import polars as pl
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +34,13 @@ def table(title: str, columns: list[tuple[str, str]], rows: list[list[str]], cap
     for row in rows:
         shown.add_row(*row)
     return shown
+
+
+def span(frame: pl.DataFrame) -> str:
+    """First and last session of a frame."""
+    first: Any = frame["session"].min()
+    last: Any = frame["session"].max()
+    return f"{first} to {last}"
 
 
 def pct(value: float | None, digits: int = 1) -> str:

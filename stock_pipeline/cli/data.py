@@ -12,7 +12,7 @@ from stock_pipeline.cli.console import out
 from stock_pipeline.core.errors import ConfigurationError, DataError
 
 TEMPLATE = """\
-# Configuration of one market. Every key is described in docs/reference/configuration.md; `stock-pipeline doctor` checks it.
+# Configuration of one market; every key is in docs/reference/configuration.md, `stock-pipeline doctor` checks it.
 home: {home}                       # everything made at run time
 market:
   name: {name}
@@ -45,7 +45,9 @@ backtests:
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="Folder or file of prices.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Configuration file to write.")] = Path("stock_pipeline.yaml"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Configuration file to write.")] = Path(
+        "stock_pipeline.yaml"
+    ),
     name: Annotated[str, typer.Option(help="Name of the market.")] = "my_market",
     calendar: Annotated[str, typer.Option(help="Exchange calendar.")] = "XNYS",
     currency: Annotated[str, typer.Option(help="Currency of the prices.")] = "USD",
@@ -57,15 +59,25 @@ def init(
     from stock_pipeline.config import load_settings
 
     if output.exists() and not force:
-        raise ConfigurationError("the configuration file exists already", value=str(output), fix="use --force or --output")
+        raise ConfigurationError(
+            "the configuration file exists already", value=str(output), fix="use --force or --output"
+        )
     if not path.exists():
         raise DataError("there is no such folder or file", value=str(path), fix="give the path of your prices")
     text = TEMPLATE.format(
-        home="data/home", name=name, calendar=calendar, currency=currency, path=path.resolve(), prices=prices, first=first
+        home="data/home",
+        name=name,
+        calendar=calendar,
+        currency=currency,
+        path=path.resolve(),
+        prices=prices,
+        first=first,
     )
     output.write_text(text, encoding="utf-8")
     load_settings(output)
-    out.print(f"{output} written. Next: stock-pipeline -c {output} doctor, then stock-pipeline -c {output} run", markup=False)
+    out.print(
+        f"{output} written. Next: stock-pipeline -c {output} doctor, then stock-pipeline -c {output} run", markup=False
+    )
 
 
 features = typer.Typer(help="Features of your own files.", no_args_is_help=True)
@@ -74,7 +86,9 @@ app.add_typer(features, name="features")
 
 @features.command("list")
 def list_features(
-    sets: Annotated[list[str] | None, typer.Option("--set", "-s", help="Feature set or feature; all sets by default.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="Feature set or feature; all sets by default.")
+    ] = None,
 ) -> None:
     """List features with their look-back, inputs and source."""
     from stock_pipeline.cli.show import print_frame

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stock_pipeline.cli.console import span
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.core.errors import PipelineError
 
@@ -58,7 +59,7 @@ def _source(settings: Settings) -> list[Finding]:
 
     data = build(settings.source, calendar=settings.market.calendar).fetch(None, None)
     bars = data.bars
-    text = f"{bars.height:,} rows, {bars['symbol'].n_unique()} symbols, {bars['session'].min()} to {bars['session'].max()}"
+    text = f"{bars.height:,} rows, {bars['symbol'].n_unique()} symbols, {span(bars)}"
     found = [Finding(bars.height > 0, "source", text)]
     return found + [Finding(None, "source", problem) for problem in data.problems]
 

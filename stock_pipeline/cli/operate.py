@@ -36,7 +36,13 @@ def doctor(context: typer.Context) -> None:
     given: Context = context.obj
     findings = diagnose(given.config)
     mark = {True: "[green]ok[/green]", False: "[red]wrong[/red]", None: "[yellow]note[/yellow]"}
-    out.print(table("Doctor", [("", "left"), ("what", "left"), ("found", "left")], [[mark[f.good], f.what, f.found] for f in findings]))
+    out.print(
+        table(
+            "Doctor",
+            [("", "left"), ("what", "left"), ("found", "left")],
+            [[mark[f.good], f.what, f.found] for f in findings],
+        )
+    )
     if any(f.good is False for f in findings):
         raise typer.Exit(1)
 

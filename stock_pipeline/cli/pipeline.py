@@ -89,6 +89,8 @@ def replay(context: typer.Context, prediction_id: Annotated[str, typer.Argument(
     comparison = compute_again(given.settings(), prediction_id)
     out.print(comparison.summary(), markup=False)
     for difference in comparison.differences:
-        out.print(f"  {difference.field}: stored {difference.stored!r}, computed {difference.recomputed!r}", markup=False)
+        out.print(
+            f"  {difference.field}: stored {difference.stored!r}, computed {difference.recomputed!r}", markup=False
+        )
     if not comparison.identical:
         raise typer.Exit(2)

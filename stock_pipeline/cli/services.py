@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -150,10 +151,8 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
         _signal(process, signal.SIGINT)
     deadline = time.monotonic() + STOP_SECONDS
     for process in processes:
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            pass
         # whatever the service has started itself is in its group and ends with it
         _signal(process, signal.SIGKILL)
         process.wait()

@@ -76,7 +76,7 @@ def show(
     emit(frame, format.value, output, title=f"{kind.value} of {platform.settings.market.name}")
 
 
-def _table(platform, kind: Kind, symbols: list[str] | None, every: bool) -> pl.DataFrame:  # noqa: ANN001
+def _table(platform, kind: Kind, symbols: list[str] | None, every: bool) -> pl.DataFrame:
     name = TABLES[kind]
     if not platform.lake.exists(name):
         raise NotFoundError(
@@ -89,7 +89,7 @@ def _table(platform, kind: Kind, symbols: list[str] | None, every: bool) -> pl.D
     return frame
 
 
-def _models(platform) -> pl.DataFrame:  # noqa: ANN001
+def _models(platform) -> pl.DataFrame:
     rows = [
         {
             "version": version.version,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from stock_pipeline.cli.console import num, out, pct, table
+from stock_pipeline.cli.console import num, out, pct, span, table
 from stock_pipeline.core.backtesting.result import BacktestResult
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import Outcome
@@ -49,7 +49,7 @@ def _data(platform: Platform) -> None:
         ["quarantined", f"{bad.height:,}"],
         ["findings", f"{findings.height:,}"],
         ["mean quality score", num(scores["score"].mean(), 2) + " of 100"],  # type: ignore[arg-type]
-        ["sessions", f"{bars['session'].min()} to {bars['session'].max()}, {bars['symbol'].n_unique()} symbols"],
+        ["sessions", f"{span(bars)}, {bars['symbol'].n_unique()} symbols"],
     ]
     out.print(table("Data", [("", "left"), ("", "left")], rows))
 
@@ -97,7 +97,9 @@ def _intervals_and_risk(platform: Platform) -> None:
     outcomes = lake.read("predictions/outcomes") if lake.exists("predictions/outcomes") else None
     if outcomes is not None and outcomes.height:
         share = float(outcomes["inside"].mean())  # type: ignore[arg-type]
-        rows.append([f"{target:.0%} prediction intervals", f"{share:.1%} of {outcomes.height:,} matured outcomes inside"])
+        rows.append(
+            [f"{target:.0%} prediction intervals", f"{share:.1%} of {outcomes.height:,} matured outcomes inside"]
+        )
     else:
         rows.append([f"{target:.0%} prediction intervals", "no prediction has matured yet"])
     if lake.exists("risk/var_backtest"):
@@ -105,7 +107,7 @@ def _intervals_and_risk(platform: Platform) -> None:
         for (level,), part in tests.sort("level").group_by("level", maintain_order=True):
             passed = part.filter(pl.col("kupiec_p") > 0.01).height
             independent = part.filter(pl.col("independence_p") > 0.01).height
-            rate = part["exceedances"].sum() / part["observations"].sum()
+            rate = float(part["exceedances"].sum()) / float(part["observations"].sum())
             rows.append(
                 [
                     f"value at risk {level:.0%}",
@@ -196,9 +198,9 @@ def _next(platform: Platform) -> None:
             out.print(f"  {what:<20} {path}", markup=False, soft_wrap=True)
     services = platform.settings.services
     out.print("  make dev             starts the web UIs:", markup=False)
-    for what, port, path in (
+    for what, port, below in (
         ("Dagster", services.dagster_port, ""),
         ("MLflow", services.mlflow_port, ""),
         ("API", services.api_port, "api/predictions"),
     ):
-        out.print(f"    {what:<18} http://{services.host}:{port}/{path}", markup=False)
+        out.print(f"    {what:<18} http://{services.host}:{port}/{below}", markup=False)

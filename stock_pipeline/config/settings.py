@@ -38,7 +38,7 @@ class MarketSettings(Parameters):
     name: Name = Field(description="a short name; it names the registered model as well")
     calendar: str = Field(description="exchange calendar such as XNYS, XSHG, XTKS, XNSE or 24/7")
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="ISO 4217 code")
-    history: History = History()  # type: ignore[call-arg]
+    history: History = History()
     owner: str = Field("team:quant", description="owner shown on every asset: team:NAME or an e-mail address")
 
 
@@ -73,9 +73,8 @@ class ModelSettings(Parameters):
     parameters: dict[str, dict[str, Any]] = Field({}, description="parameters by family")
     horizon: int = Field(5, ge=1, le=252, description="sessions that a prediction looks ahead")
     seed: int = Field(7, ge=0, le=2**31 - 1, description="seed of everything random")
-    train: TrainingSettings = TrainingSettings()  # type: ignore[call-arg]
+    train: TrainingSettings = TrainingSettings()
     promotion: PromotionPolicy = PromotionPolicy()
-
 
     @property
     def training(self) -> TrainingSettings:
@@ -86,12 +85,12 @@ class ModelSettings(Parameters):
 class PredictionSettings(Parameters):
     """Intervals, what a symbol needs to be predicted, and the gate before publication."""
 
-    conformal: ConformalSettings = ConformalSettings()  # type: ignore[call-arg]
-    adaptive: AdaptiveSettings = AdaptiveSettings()  # type: ignore[call-arg]
-    coverage: CoverageSettings = CoverageSettings()  # type: ignore[call-arg]
-    score: ScoreSettings = ScoreSettings()  # type: ignore[call-arg]
-    publication: PublicationSettings = PublicationSettings()  # type: ignore[call-arg]
-    drift: DriftSettings = DriftSettings()  # type: ignore[call-arg]
+    conformal: ConformalSettings = ConformalSettings()
+    adaptive: AdaptiveSettings = AdaptiveSettings()
+    coverage: CoverageSettings = CoverageSettings()
+    score: ScoreSettings = ScoreSettings()
+    publication: PublicationSettings = PublicationSettings()
+    drift: DriftSettings = DriftSettings()
 
 
 class StrategySettings(Parameters):
@@ -105,7 +104,7 @@ class BacktestsSettings(Parameters):
     """Which strategies are backtested, under which rules."""
 
     strategies: list[StrategySettings] = Field(
-        [StrategySettings(name=name) for name in ("buy_and_hold", "sma_cross", "momentum_rank", "model_rank")]  # type: ignore[call-arg]
+        [StrategySettings(name=name) for name in ("buy_and_hold", "sma_cross", "momentum_rank", "model_rank")]
     )
     modules: list[str] = Field([], description="dotted paths of users' own strategy modules")
     settings: BacktestSettings = BacktestSettings()
@@ -113,7 +112,9 @@ class BacktestsSettings(Parameters):
     @field_validator("strategies", mode="before")
     @classmethod
     def _names_are_enough(cls, value: Any) -> Any:
-        return [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+        return (
+            [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+        )
 
     @model_validator(mode="after")
     def _unique(self) -> Self:

@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 
-from stock_pipeline.core.backtesting.run import run_backtest
 from stock_pipeline.core.backtesting.result import BacktestResult
+from stock_pipeline.core.backtesting.run import run_backtest
 from stock_pipeline.core.backtesting.settings import BacktestSettings
 from stock_pipeline.core.backtesting.strategies import build as build_strategy
 from stock_pipeline.orchestration import inputs
@@ -118,7 +118,7 @@ def keep(platform: Platform, prepared: Prepared, result: BacktestResult) -> Path
         "strategy": prepared.name,
         "first_session": summary["first_session"],
         "last_session": summary["last_session"],
-        **{name: value for name, value in result.metrics.items()},
+        **result.metrics,
         "total_costs": result.costs["total"],
         "parameters": json.dumps(result.parameters, sort_keys=True),
         "data_version": result.settings.data_version,

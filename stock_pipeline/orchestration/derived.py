@@ -39,9 +39,7 @@ def derive(
     tuple
         Metadata for the materialisation, and the rows that were written (``None`` when the table was up to date).
     """
-    plan = platform.watermarks.plan(
-        table, inputs, parameters, window=window(context), rebuild=rebuild(context)
-    )
+    plan = platform.watermarks.plan(table, inputs, parameters, window=window(context), rebuild=rebuild(context))
     if plan.start is None or plan.end is None:
         context.log.info("%s is up to date", table)
         return up_to_date(platform.lake.version(table)), None

@@ -9,8 +9,7 @@ from typing import Literal
 import polars as pl
 
 from stock_pipeline.config.settings import Settings
-from stock_pipeline.core.features import available, feature_set, load_user_features
-from stock_pipeline.core.features.registry import FeatureSet
+from stock_pipeline.core.features import FeatureSet, available, feature_set, load_user_features
 from stock_pipeline.core.market import universe
 from stock_pipeline.core.market.bars import BAR_SCHEMA, KEYS
 from stock_pipeline.orchestration.resources import Platform

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dagster as dg
 
-
 DATA_GROUPS = ("market", "features", "risk")
 MAX_RUNTIME = {"prepare": 4 * 3600, "nightly": 2 * 3600, "weekly_retrain": 4 * 3600, "backtest": 2 * 3600}
 """Time limits in seconds; Dagster's run monitoring ends a run that exceeds its own."""
@@ -33,5 +32,3 @@ def _job(name: str, selection: dg.AssetSelection, description: str) -> dg.Unreso
         description=description,
         tags={"dagster/max_runtime": str(MAX_RUNTIME[name]), "stock_pipeline/kind": name},
     )
-
-

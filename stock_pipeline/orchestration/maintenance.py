@@ -17,7 +17,10 @@ def maintenance_job(platform: Platform) -> dg.JobDefinition:
             platform.lake.vacuum(table)
             context.log.info("tidied %s", table)
 
-    @dg.op(description="Delete ended runs, with their events, that are older than the configured age.", ins={"after": dg.In(dg.Nothing)})
+    @dg.op(
+        description="Delete ended runs, with their events, that are older than the configured age.",
+        ins={"after": dg.In(dg.Nothing)},
+    )
     def forget_old_runs(context: dg.OpExecutionContext) -> None:
         before = datetime.now(UTC) - timedelta(days=platform.settings.schedules.keep_runs_days)
         ended = dg.RunsFilter(

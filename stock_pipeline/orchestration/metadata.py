@@ -12,9 +12,7 @@ import polars as pl
 def column_schema(schema: Mapping[str, Any], descriptions: Mapping[str, str] | None = None) -> dg.TableSchema:
     """Dagster's column schema of a frame's schema, with descriptions where known."""
     known = descriptions or {}
-    return dg.TableSchema(
-        columns=[dg.TableColumn(name, str(dtype), known.get(name)) for name, dtype in schema.items()]
-    )
+    return dg.TableSchema(columns=[dg.TableColumn(name, str(dtype), known.get(name)) for name, dtype in schema.items()])
 
 
 def frame_metadata(frame: pl.DataFrame, *, version: int | None = None, preview: int = 5) -> dict[str, Any]:

@@ -59,9 +59,9 @@ def predict_symbols(
         extra = scoring.score_sessions(platform, data, choice, [newest], history=history, symbols=symbols)
         wanted = pl.col("symbol").is_in(list(symbols))
         found["predictions"] = scored.predictions.filter(wanted)
-        found["unpredicted"] = pl.concat(
-            [scored.unpredicted.filter(wanted), extra.unpredicted.filter(wanted)]
-        ).unique(["symbol", "session"], keep="first", maintain_order=True)
+        found["unpredicted"] = pl.concat([scored.unpredicted.filter(wanted), extra.unpredicted.filter(wanted)]).unique(
+            ["symbol", "session"], keep="first", maintain_order=True
+        )
         context.add_output_metadata({"symbols": len(symbols), "predicted": found["predictions"].height})
 
     @dg.job(name="predict_on_request", tags={"stock_pipeline/kind": "predict"})

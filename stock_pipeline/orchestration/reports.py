@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from stock_pipeline.core.quality import QualityResult
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.storage.code_version import code_version
 from stock_pipeline.storage.watermarks import parameters_hash
@@ -42,21 +43,24 @@ def write_quality(platform: Platform) -> QualityReport:
         if known == present:
             return QualityReport(report, docs / "index.html", verdict == "passed", failures, new=False)
     bars = lake.read("market/validated_bars")
-    page = quality_report(
+    tables = QualityResult(
         validated=bars,
         quarantined=lake.read("market/quarantined_bars"),
         findings=lake.read("market/quality_findings"),
         scores=lake.read("market/quality_scores"),
-        title=platform.settings.market.name,
     )
+    market = platform.settings.market
+    page = quality_report(tables, rules=platform.settings.quality, title=f"Data quality of {market.name}")
     scratch = report.with_suffix(".html.new")
     scratch.write_text(page, encoding="utf-8")
     scratch.replace(report)
-    newest = bars["session"].dt.year().max()
-    found = build_data_docs(bars.filter(pl.col("session").dt.year() == newest), docs)
+    newest: Any = bars["session"].dt.year().max()
+    found = build_data_docs(
+        bars.filter(pl.col("session").dt.year() == newest), docs, title=f"Validated bars of {market.name}, {newest}"
+    )
     verdict = "passed" if found.success else "failed"
-    stamp.write_text("\n".join([present, verdict, *found.failures]), encoding="utf-8")
-    return QualityReport(report, docs / "index.html", found.success, list(found.failures), new=True)
+    stamp.write_text("\n".join([present, verdict, *found.failed]), encoding="utf-8")
+    return QualityReport(report, docs / "index.html", found.success, list(found.failed), new=True)
 
 
 def links(written: QualityReport) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class _Narrator:
     def __call__(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         if event is None:
-            if entry.level >= logging.INFO:
+            if int(entry.level) >= logging.INFO:
                 self.report(entry.user_message)
         elif event.event_type == dg.DagsterEventType.STEP_START:
             self.report(f"{event.step_key} ...")

@@ -141,7 +141,7 @@ def choose_rung(platform: Platform, data: Data, sessions: Sequence[date]) -> fal
 
 
 def sessions_to_score(platform: Platform, data: Data) -> list[date]:
-    """Sessions newer than what the champion learnt from and than what was scored, and the newest one if its model changed."""
+    """Sessions newer than what was scored (at first: than what the champion learnt from), or of another model."""
     every = data.bars["session"].unique().sort().to_list()
     if not every:
         return []
@@ -222,9 +222,7 @@ def score_sessions(
     for day in sorted(sessions):
         known = data.bars.filter(pl.col("session") <= day)
         requested = _requested(platform, known, day, symbols)
-        level = adaptive.update(
-            pl.concat(outcomes), rung.calibrator.coverage, settings.predictions.adaptive, day
-        )
+        level = adaptive.update(pl.concat(outcomes), rung.calibrator.coverage, settings.predictions.adaptive, day)
         scored = score(
             rung.outputs.filter(pl.col("session") == day),
             bars=known,

@@ -133,12 +133,19 @@ def train_family(
 
         result = _fit(platform, data, family, progress)
         with_risk = result.oos.join(data.volatility, on=["symbol", "session"], how="left")
-        calibrator = conformal.fit(
-            with_risk, horizon=settings.models.horizon, settings=settings.predictions.conformal
-        )
+        calibrator = conformal.fit(with_risk, horizon=settings.models.horizon, settings=settings.predictions.conformal)
         version = run.finish(
             result,
-            model_card(result, metadata=metadata, baselines=baselines),
+            model_card(
+                result,
+                baselines,
+                market=metadata.market,
+                feature_set=metadata.feature_set,
+                feature_set_hash=metadata.feature_set_hash,
+                data_version=metadata.data_version,
+                code_version=metadata.code_version,
+                trials=len(settings.models.families),
+            ),
             calibrator.model_dump_json(),
             baselines=baselines,
             example=data.frame.select(data.feature_names).tail(3),
@@ -152,9 +159,7 @@ def train_family(
     return version, result
 
 
-def _fit(
-    platform: Platform, data: TrainingData, family: str, progress: Callable[[Progress], None]
-) -> TrainingResult:
+def _fit(platform: Platform, data: TrainingData, family: str, progress: Callable[[Progress], None]) -> TrainingResult:
     models = platform.settings.models
     return train_walk_forward(
         data.frame,
@@ -220,4 +225,3 @@ def _contender(version: ModelVersion, oos: pl.DataFrame) -> Contender:
         version.feature_set_hash,
         version.trained_through,
     )
-

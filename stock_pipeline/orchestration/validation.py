@@ -29,9 +29,7 @@ def validate_definitions(settings: Settings) -> dict[str, int]:
     definitions = build_definitions(Platform(settings))
     dg.Definitions.validate_loadable(definitions)
     graph = definitions.resolve_asset_graph()
-    unknown = sorted(
-        key.to_user_string() for key in graph.get_all_asset_keys() if not graph.get(key).is_materializable
-    )
+    unknown = sorted(key.to_user_string() for key in graph.get_all_asset_keys() if not graph.get(key).is_materializable)
     checked = sorted(
         str(check) for check in graph.asset_check_keys if check.asset_key not in graph.materializable_asset_keys
     )

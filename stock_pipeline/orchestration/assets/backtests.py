@@ -46,7 +46,9 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
             context.log.info("%s: Sharpe %s after costs", name, checks.shown(result.metrics.get("sharpe")))
             context.log.debug("report written to %s", report)
         summary = platform.lake.read(backtesting.SUMMARY)
-        metadata = frame_metadata(summary.select("strategy", "annual_return", "sharpe", "max_drawdown", "total_costs", "report"))
+        metadata = frame_metadata(
+            summary.select("strategy", "annual_return", "sharpe", "max_drawdown", "total_costs", "report")
+        )
         return dg.MaterializeResult(
             asset_key=RESULTS.split("/"),
             metadata=metadata if computed else metadata | up_to_date(None),

@@ -5,8 +5,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
-from stock_pipeline.core.features import compute
-from stock_pipeline.core.features.registry import FeatureSet
+from stock_pipeline.core.features import FeatureSet, compute
 from stock_pipeline.orchestration.assets.market import BENCHMARK, VALIDATED
 from stock_pipeline.orchestration.checks import features as checks
 from stock_pipeline.orchestration.derived import derive, tail_before
@@ -32,7 +31,7 @@ def _feature_asset(platform: Platform, name: str, chosen: FeatureSet) -> dg.Asse
         specs=[
             spec(
                 table,
-                f"{len(chosen.features)} features of the set {name!r}; each value depends only on bars up to its session.",
+                f"{len(chosen.features)} features of the set {name!r}; each depends only on bars up to its session.",
                 owner=settings.market.owner,
                 deps=[VALIDATED, BENCHMARK],
                 schema=schema,

@@ -58,22 +58,26 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         context.log.info("fetched %s rows, %s new or revised", data.bars.height, ingested.added)
         metadata = frame_metadata(data.bars, version=ingested.version)
         metadata |= {"rows_added": ingested.added, "rows_revised": ingested.revised}
+        if not ingested.added:
+            metadata |= up_to_date(ingested.version)
+        for problem in data.problems:
+            context.log.warning("%s", problem)
         yield dg.MaterializeResult(
             asset_key=["market", "raw_bars"], metadata=metadata, check_results=checks.raw(data.bars)
         )
         for table, frame in ((BENCHMARK, data.benchmark), (MEMBERSHIP, data.membership)):
-            version = platform.lake.replace(table, frame) if frame is not None and not frame.is_empty() else None
-            yield dg.MaterializeResult(
-                asset_key=table.split("/"),
-                metadata=frame_metadata(frame, version=version) if frame is not None else up_to_date(None),
-            )
+            before = platform.lake.version(table)
+            version = platform.lake.replace(table, frame) if frame is not None and not frame.is_empty() else before
+            changed = frame is not None and version != before
+            metadata = frame_metadata(frame, version=version) if frame is not None and changed else up_to_date(version)
+            yield dg.MaterializeResult(asset_key=table.split("/"), metadata=metadata)
 
     @dg.multi_asset(
         name="validated_bars",
         specs=[
             spec(
                 VALIDATED,
-                "Bars that passed every rule, or were repaired with the original kept: the only prices used downstream.",
+                "Bars that passed every rule, or were repaired with the original kept: the only prices used below.",
                 owner=owner,
                 deps=["market/raw_bars"],
                 schema=VALIDATED_SCHEMA,
@@ -88,7 +92,12 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
                 schema=QUARANTINED_SCHEMA,
                 columns=COLUMNS,
             ),
-            spec(FINDINGS, "Everything that the rules noticed, also where the row passed.", owner=owner, deps=["market/raw_bars"]),
+            spec(
+                FINDINGS,
+                "Everything that the rules noticed, also where the row passed.",
+                owner=owner,
+                deps=["market/raw_bars"],
+            ),
             spec(SCORES, "Quality score by symbol and session, 0 to 100.", owner=owner, deps=["market/raw_bars"]),
         ],
         check_specs=checks.VALIDATED,
@@ -126,9 +135,7 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
             platform.watermarks.record(VALIDATED, plan, parameters)
         found = checks.validated(platform)
         for table in tables:
-            metadata = (
-                frame_metadata(frames[table], version=versions[table]) if frames else up_to_date(versions[table])
-            )
+            metadata = frame_metadata(frames[table], version=versions[table]) if frames else up_to_date(versions[table])
             yield dg.MaterializeResult(
                 asset_key=table.split("/"),
                 metadata=metadata,

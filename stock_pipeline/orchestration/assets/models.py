@@ -1,5 +1,7 @@
 """Assets of the group ``models``: one candidate a family, and the champion."""
 
+from typing import Any
+
 import dagster as dg
 
 from stock_pipeline.core.modelling.evaluation import evaluate
@@ -48,7 +50,10 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
             context.log.info("%s is registered as version %s", family, version.version)
         oos = {name: training.out_of_sample(platform, name) for name in (*wanted, *training.BASELINES)}
         figures = {name: evaluate(frame, horizon=settings.models.horizon) for name, frame in oos.items()}
-        metadata = {"out_of_sample": dg.MetadataValue.md(figures_table(figures)), "dagster/row_count": data.frame.height}
+        metadata: dict[str, Any] = {
+            "out_of_sample": dg.MetadataValue.md(figures_table(figures)),
+            "dagster/row_count": data.frame.height,
+        }
         metadata |= training.links(platform, wanted)
         return dg.MaterializeResult(
             asset_key=CANDIDATES.split("/"),

@@ -58,7 +58,7 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
             count, rung = found.predictions.height, choices[-1].name
             context.log.info("scored %s sessions, %s predictions by the %s", len(sessions), count, rung)
         else:
-            versions = {table: lake.version(table) for table in (SCORED, UNPREDICTED)}
+            versions = lake.versions([SCORED, UNPREDICTED])
         now = scoring.current(platform)
         for table, frame in ((UNPREDICTED, lake.read(UNPREDICTED)), (SCORED, now)):
             metadata = frame_metadata(frame, version=versions[table]) if sessions else up_to_date(versions[table])

@@ -46,9 +46,7 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
             return symbol_risk(needed, settings.risk, start=start)
 
         parameters = parameters_hash(settings.risk.model_dump_json(), code_version("core/risk"))
-        metadata, _ = derive(
-            context, platform, TABLE, inputs={"bars": bars}, parameters=parameters, compute=rows
-        )
+        metadata, _ = derive(context, platform, TABLE, inputs={"bars": bars}, parameters=parameters, compute=rows)
         risk = platform.lake.read(TABLE)
         per_symbol, pooled = risk_backtest(risk, bars)
         platform.lake.replace(BACKTEST, per_symbol)

@@ -39,7 +39,9 @@ def evaluate(table: str, stored: pl.DataFrame, bars: pl.DataFrame) -> list[dg.As
     nulls = newest.select(pl.col(names).null_count()).transpose(include_header=True, column_names=["null"])
     share = float(nulls["null"].sum()) / max(1, newest.height * len(names))
     return [
-        result(table, "features_are_finite", not infinite, metadata={"not_finite": str(infinite) if infinite else "none"}),
+        result(
+            table, "features_are_finite", not infinite, metadata={"not_finite": str(infinite) if infinite else "none"}
+        ),
         result(
             table,
             "every_bar_has_features",

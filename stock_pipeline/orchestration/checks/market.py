@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 import polars as pl
 
@@ -43,11 +45,7 @@ VALIDATED = [
 
 def raw(bars: pl.DataFrame) -> list[dg.AssetCheckResult]:
     """Judge what the vendor delivered."""
-    return [
-        result(
-            RAW_BARS, "source_delivers_rows", bars.height > 0, severity=WARN, metadata={"rows": bars.height}
-        )
-    ]
+    return [result(RAW_BARS, "source_delivers_rows", bars.height > 0, severity=WARN, metadata={"rows": bars.height})]
 
 
 def validated(platform: Platform) -> list[dg.AssetCheckResult]:
@@ -56,8 +54,9 @@ def validated(platform: Platform) -> list[dg.AssetCheckResult]:
     bars = lake.read(VALIDATED_BARS)
     quarantined = lake.read("market/quarantined_bars")
     raw_rows = platform.raw_bars.current()
-    until = max((f["session"].max() for f in (bars, quarantined) if f.height), default=None)
-    since = min((f["session"].min() for f in (bars, quarantined) if f.height), default=None)
+    sessions = pl.concat([bars["session"], quarantined["session"]])
+    since: Any = sessions.min()
+    until: Any = sessions.max()
     expected = raw_rows.filter(pl.col("session").is_between(since, until)) if since else raw_rows.clear()
     fates = pl.concat([bars.select(KEYS), quarantined.select(KEYS)])
     difference = expected.height - fates.height

@@ -33,7 +33,9 @@ def backtested(per_symbol: pl.DataFrame, pooled: pl.DataFrame) -> dg.AssetCheckR
         return result(
             TABLE, "var_holds_in_backtest", False, severity=WARN, description="no VaR forecast has an outcome yet"
         )
-    shares = per_symbol.group_by("level").agg(pass_share=(pl.col("kupiec_p") > 0.01).mean(), symbols=pl.len()).sort("level")
+    shares = (
+        per_symbol.group_by("level").agg(pass_share=(pl.col("kupiec_p") > 0.01).mean(), symbols=pl.len()).sort("level")
+    )
     passed = bool((shares["pass_share"] >= 0.7).all())
     return result(
         TABLE,
