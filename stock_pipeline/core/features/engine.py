@@ -158,9 +158,9 @@ def _arrays(columns: pl.DataFrame, inputs: tuple[str, ...]) -> dict[str, Array]:
     frame = adjusted(columns)
     arrays = {}
     for name in inputs:
-        values = frame[name].cast(pl.Float64).to_numpy()
-        finite = np.isfinite(values)
-        arrays[name] = np.ascontiguousarray(values if finite.all() else np.where(finite, values, np.nan))
+        values = frame[name].cast(pl.Float64).to_numpy(writable=True)  # kernels would be compiled anew for read-only
+        values[~np.isfinite(values)] = np.nan
+        arrays[name] = values
     return arrays
 
 
