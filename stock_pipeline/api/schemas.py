@@ -20,6 +20,7 @@ EXAMPLE: dict[str, Any] = {
     "upper": 0.0352,
     "confidence": 0.61,
     "coverage_target": 0.9,
+    "interval_level": 0.91,
     "rank": 3,
     "model_name": "us_sample",
     "model_version": "4",
@@ -48,6 +49,7 @@ class Prediction(BaseModel):
     upper: float | None = Field(description="upper end of the interval")
     confidence: float | None = Field(description="in [0, 1]")
     coverage_target: float | None = Field(description="share of outcomes that the interval shall hold")
+    interval_level: float | None = Field(description="what the interval aims at: the target, adapted to recent misses")
     rank: int | None = Field(description="1 = highest expected return of the session")
     model_name: str | None
     model_version: int | str | None

@@ -9,7 +9,9 @@ crash between a post and its record repeats that post.
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -38,6 +40,9 @@ class DeliveryPolicy:
         How long the first alert of a fingerprint waits for others before it is sent.
     suppress
         How long further alerts of a fingerprint are held back after a notice was taken.
+    reopen
+        How much of that is left at most once a recovery was taken: the problem is told again soon, but not each time
+        that it comes and goes.
     retry_first, retry_longest
         Pause after the first failed attempt, doubled after each further one up to the longest.
     claim
@@ -46,6 +51,7 @@ class DeliveryPolicy:
 
     group: timedelta = timedelta(0)
     suppress: timedelta = timedelta(hours=6)
+    reopen: timedelta = timedelta(hours=1)
     retry_first: timedelta = timedelta(seconds=30)
     retry_longest: timedelta = timedelta(hours=1)
     claim: timedelta = timedelta(minutes=2)
@@ -110,7 +116,11 @@ class AlertOutbox:
         with Session(self._engine) as session, session.begin():
             open_rows = session.scalars(
                 select(AlertRow)
-                .where(AlertRow.fingerprint == fingerprint, AlertRow.kind != RECOVERY, AlertRow.resolved_at.is_(None))
+                .where(
+                    AlertRow.fingerprint == _bounded(fingerprint),
+                    AlertRow.kind != RECOVERY,
+                    AlertRow.resolved_at.is_(None),
+                )
                 .order_by(AlertRow.id)
             ).all()
             if not open_rows:
@@ -178,15 +188,16 @@ class AlertOutbox:
         ]
         for thread in threads:
             thread.start()
+        deadline = time.monotonic() + budget
         for thread, name in zip(threads, names, strict=True):
-            thread.join(budget / len(threads))
+            thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 report.unfinished.append(name)
                 _log.warning("an alert sink is slow", sink=name, budget_seconds=budget)
         return report
 
     def purge(self, before: datetime) -> int:
-        """Forget alerts older than ``before`` that are resolved or recoveries and have reached every sink."""
+        """Forget alerts older than ``before`` that are over and have reached every sink; returns how many."""
         with Session(self._engine) as session, session.begin():
             waiting = select(DeliveryRow.alert_id).where(DeliveryRow.sent_at.is_(None))
             old = session.scalars(
@@ -199,6 +210,10 @@ class AlertOutbox:
             ).all()
             session.execute(delete(DeliveryRow).where(DeliveryRow.alert_id.in_(old)))
             session.execute(delete(AlertRow).where(AlertRow.id.in_(old)))
+            kept = select(AlertRow.fingerprint)
+            session.execute(
+                delete(AlertStateRow).where(AlertStateRow.last_sent_at < before, AlertStateRow.fingerprint.not_in(kept))
+            )
             return len(old)
 
     # ---------------------------------------------------------------- parts
@@ -207,9 +222,9 @@ class AlertOutbox:
         statement = (
             dialect.insert(AlertRow)
             .values(
-                source_key=alert.source_key,
-                fingerprint=alert.fingerprint,
-                kind=alert.kind,
+                source_key=_bounded(alert.source_key),
+                fingerprint=_bounded(alert.fingerprint),
+                kind=alert.kind[:60],
                 severity=alert.severity,
                 title=redact_text(alert.title),
                 body=redact_text(alert.body),
@@ -323,6 +338,8 @@ class AlertOutbox:
                 if any(alert.kind != RECOVERY for alert in alerts):
                     state.suppressed_until = now + self._policy.suppress
                     state.severity = notice.severity
+                if notice.recovery and state.suppressed_until is not None:
+                    state.suppressed_until = min(state.suppressed_until, now + self._policy.reopen)
         if error is not None:
             _log.warning("an alert sink did not take a notice", sink=sink.name, fingerprint=fingerprint, error=error)
             return 0, error
@@ -345,6 +362,11 @@ def _held_back(alerts: Sequence[Alert], state: AlertStateRow, now: datetime) -> 
     worst = max((SEVERITIES.index(alert.severity) for alert in alerts), default=0)
     known = SEVERITIES.index(state.severity) if state.severity in SEVERITIES else -1
     return None if worst > known else until
+
+
+def _bounded(key: str) -> str:
+    """Keys of any length in a column of 300 characters, still one to one."""
+    return key if len(key) <= 300 else f"{key[:235]}~{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def _alert(row: AlertRow) -> Alert:

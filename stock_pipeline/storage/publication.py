@@ -35,6 +35,7 @@ FIELDS = (
     "upper",
     "confidence",
     "coverage_target",
+    "interval_level",
     "rank",
     "model_name",
     "model_version",
@@ -354,7 +355,5 @@ def _published_at(lake: Lake, frame: pl.DataFrame, version: int) -> datetime:
         newest = frame["published_at"].max()
         if isinstance(newest, datetime):
             return newest if newest.tzinfo else newest.replace(tzinfo=UTC)
-    commit = next((entry for entry in lake.history(PUBLISHED) if entry.get("version") == version), None)
-    if commit is None:
-        raise NotFoundError("the published table has no such version", value=version)
+    (commit,) = lake.delta_table(PUBLISHED, version).history(1)
     return datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)

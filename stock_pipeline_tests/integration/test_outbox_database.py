@@ -248,7 +248,7 @@ def test_a_problem_that_comes_and_goes_while_a_sink_is_down_is_one_notice(engine
 
 @pytest.mark.requirement("R6.5")
 def test_flapping_gives_one_pair_of_notices_per_window(engine: Engine) -> None:
-    outbox, sink = AlertOutbox(engine, DeliveryPolicy(suppress=6 * HOUR)), Recorder()
+    outbox, sink = AlertOutbox(engine, DeliveryPolicy(suppress=6 * HOUR, reopen=6 * HOUR)), Recorder()
     for minute in range(0, 360, 10):
         at = NOW + timedelta(minutes=minute)
         outbox.enqueue(alert(f"a{minute}", at=at))
@@ -261,6 +261,30 @@ def test_flapping_gives_one_pair_of_notices_per_window(engine: Engine) -> None:
     assert sink.notices[-1].recovery
     assert "35 times" in sink.notices[-1].title
     assert outbox.undelivered() == 0
+
+
+@pytest.mark.requirement("R6.5")
+def test_a_problem_that_comes_back_after_its_recovery_is_told_soon(engine: Engine) -> None:
+    outbox, sink = AlertOutbox(engine), Recorder()
+    outbox.enqueue(alert("a"))
+    outbox.deliver_due([sink], NOW)
+    outbox.resolve("check:bars", NOW + timedelta(minutes=10))
+    outbox.deliver_due([sink], NOW + timedelta(minutes=10))
+    outbox.enqueue(alert("b", at=NOW + timedelta(minutes=20)))
+    assert not outbox.deliver_due([sink], NOW + timedelta(minutes=20)).sent
+    assert outbox.deliver_due([sink], NOW + timedelta(minutes=71)).sent == {"recorder": 1}
+    assert [notice.recovery for notice in sink.notices] == [False, True, False]
+
+
+def test_long_keys_stay_distinct(engine: Engine) -> None:
+    outbox, sink = AlertOutbox(engine), Recorder()
+    for end in "xy":
+        assert outbox.enqueue(alert("k" * 400 + end, fingerprint="f" * 400 + end))
+        assert not outbox.enqueue(alert("k" * 400 + end, fingerprint="f" * 400 + end))
+    outbox.deliver_due([sink], NOW)
+    assert len(sink.notices) == 2
+    assert outbox.resolve("f" * 400 + "x", NOW)
+    assert len(outbox.open_alerts()) == 1
 
 
 @pytest.mark.requirement("R6.5")

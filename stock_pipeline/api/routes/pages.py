@@ -27,6 +27,7 @@ _SCRIPTED = {
 
 _templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
 _templates.filters["percent"] = lambda value: "–" if value is None else f"{value * 100:+.2f} %"
+_templates.filters["share"] = lambda value: "–" if value is None else f"{value * 100:.2f} %"
 _templates.filters["number"] = lambda value: "–" if value is None else f"{value:.2f}"
 
 
