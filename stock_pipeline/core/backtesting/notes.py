@@ -22,6 +22,8 @@ def method_notes(panel: Panel, settings: BacktestSettings, execution: Execution)
         f"Costs: commission {costs.commission_rate:.4%} (at least {costs.commission_minimum:g} an order), slippage "
         f"{costs.slippage_bps:g} basis points a fill, exchange rules {view.rules.name}.",
         "Idle cash earns nothing.",
+        "The symbols are those of the data given: where they were chosen because they did well later, every figure, that "
+        "of buy and hold included, is too high.",
     ]
     if (execution.borrow > 0).any():
         notes.append(

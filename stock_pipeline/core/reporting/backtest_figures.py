@@ -136,7 +136,7 @@ def trade_figure(result: BacktestResult) -> Any | None:
     returns = 100 * result.trades.filter(pl.col("closed").is_not_null())["return"].to_numpy()
     if len(returns) < 5:
         return None
-    edges = np.histogram_bin_edges(returns, bins=min(60, max(10, int(2 * sqrt(len(returns))))))
+    edges = np.histogram_bin_edges(returns, bins=min(60, max(30, int(3 * sqrt(len(returns))))))
     # An edge at zero keeps gains and losses apart.
     width = float(edges[1] - edges[0])
     edges = np.arange(np.floor(returns.min() / width), np.ceil(returns.max() / width) + 1) * width
