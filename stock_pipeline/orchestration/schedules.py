@@ -29,11 +29,10 @@ def build(platform: Platform) -> list[dg.ScheduleDefinition]:
     def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         tick = context.scheduled_execution_time.astimezone(zone)
         session = (tick - delay).date()
-        if not calendar.is_session(session):
+        # a calendar that has ended must not stop the nightly work: every weekday counts, and an alert says why
+        is_session = calendar.is_session(session) if session <= calendar.last else session.weekday() < 5
+        if not is_session:
             return dg.SkipReason(f"{session} is not a session of {calendar.name}")
-        warning = calendar.warn_before_end(session)
-        if warning:
-            context.log.warning(warning)
         newest = platform.lake.last_session("market/validated_bars")
         first = newest.year if newest else settings_first_year(platform)
         last = platform.settings.market.history.last or session.year

@@ -76,13 +76,35 @@ def collect(platform: Platform, record: dg.RunRecord, instance: dg.DagsterInstan
     return new
 
 
+def _calendar_end(platform: Platform, now: datetime) -> None:
+    """Say long before that the exchange calendar ends, and that it is over once it was renewed."""
+    name = platform.calendar.name
+    warning = platform.calendar.warn_before_end(now.date())
+    if warning is None:
+        platform.alert_outbox.resolve(f"calendar:{name}", now)
+        return
+    platform.alert_outbox.enqueue(
+        Alert(
+            kind="calendar_ends",
+            severity="warning",
+            title=f"the exchange calendar {name} ends on {platform.calendar.last}",
+            body=warning,
+            fingerprint=f"calendar:{name}",
+            source_key=f"calendar:{name}:{platform.calendar.last}:{now:%Y-%m}",
+            created_at=now,
+            remedy="update the package; until then the nightly run takes every weekday for a session",
+        )
+    )
+
+
 def freshness(platform: Platform, now: datetime) -> str:
     """Raise or resolve the alert about stale bars; returns what was found."""
     calendar, allowed = platform.calendar, platform.settings.schedules.stale_after_sessions
+    _calendar_end(platform, now)
     newest = platform.lake.last_session("market/validated_bars")
     if newest is None:
         return "there are no bars yet"
-    expected = calendar.latest_closed(now)
+    expected = calendar.latest_closed(min(now, calendar.close_utc(calendar.last)))
     behind = len(calendar.sessions(newest, expected)) - 1 if expected > newest else 0
     fingerprint = f"stale:{platform.settings.market.name}"
     if behind < allowed:

@@ -15,6 +15,9 @@ from stock_pipeline.core.market.bars import BAR_SCHEMA, KEYS
 from stock_pipeline.storage.lake import Lake
 
 TABLE = "market/raw_bars"
+FACTOR_TOLERANCE = 1e-5
+"""Relative change of an adjustment factor that is only the vendor's rounding: a vendor that rebases its adjusted closes
+after a dividend moves all factors of a symbol by about 1e-7, which revises nothing."""
 SCHEMA = {**BAR_SCHEMA, "batch": pl.Int64()}
 
 
@@ -49,10 +52,11 @@ class RawBars:
         """
         fetched = fetched.select(*BAR_SCHEMA)
         current = self.current()
-        content = [column for column in BAR_SCHEMA if column != "known_at"]
-        before = _key_hash(current, content)
-        after = _key_hash(fetched, content)
-        changed = after.join(before, on=[*KEYS, "content"], how="anti")
+        before, after = _by_key(current), _by_key(fetched)
+        changed = after.join(before, on=list(KEYS), how="left", suffix="_before").filter(
+            (pl.col("content") != pl.col("content_before")).fill_null(True)
+            | ((pl.col("factor") / pl.col("factor_before") - 1.0).abs() > FACTOR_TOLERANCE).fill_null(False)
+        )
         if changed.is_empty():
             return Ingested(0, 0, None, self.lake.version(TABLE))
         rows = fetched.join(changed.select(KEYS), on=list(KEYS), how="semi")
@@ -81,10 +85,11 @@ class RawBars:
         return self.lake.read(TABLE, start=start, end=end).select(*SCHEMA)
 
 
-def _key_hash(frame: pl.DataFrame, content: list[str]) -> pl.DataFrame:
-    """One row a key with a hash of its rows' content, whatever their order."""
+def _by_key(frame: pl.DataFrame) -> pl.DataFrame:
+    """One row a key: a hash of its rows' content, whatever their order, and its adjustment factor."""
+    content = [column for column in BAR_SCHEMA if column not in ("known_at", "adj_factor")]
     return (
-        frame.select(*KEYS, content=frame.select(content).hash_rows())
+        frame.select(*KEYS, content=frame.select(content).hash_rows(), factor="adj_factor")
         .group_by(KEYS)
-        .agg(content=pl.col("content").sort().cast(pl.String).str.join(","))
+        .agg(content=pl.col("content").sort().cast(pl.String).str.join(","), factor=pl.col("factor").mean())
     )

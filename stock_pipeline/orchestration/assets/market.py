@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -118,7 +119,9 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
             context.log.info("%s is up to date", VALIDATED)
             frames, versions = {}, {table: lake.version(table) for table in tables}
         else:
-            sessions = platform.calendar.sessions(raw["session"].min(), plan.end)  # type: ignore[arg-type]
+            first: Any = raw["session"].min()
+            # rows outside what the calendar knows are for the rules to judge, not for the calendar to refuse
+            sessions = platform.calendar.known_sessions(first, plan.end)
             known = [day for day in sessions if day < plan.start][-rules.lookback :]
             rows = raw.filter(pl.col("session").is_between(min([plan.start, *known]), plan.end))
             result = validate_bars(rows, sessions=sessions, rules=rules, emit_from=plan.start)
