@@ -67,7 +67,7 @@ def _check_types(frame: pl.DataFrame) -> None:
     # Rows are judged by the rules (ten times faster, and with a fate for each), so every column is nullable here.
     columns: dict[str, Any] = {name: pa.Column(kind, nullable=True) for name, kind in BAR_SCHEMA.items()}
     try:
-        pa.DataFrameSchema(columns, strict=True).validate(frame.head(1), lazy=True)
+        pa.DataFrameSchema(columns, strict=True).validate(frame, lazy=True)
     except pandera.errors.SchemaErrors as error:
         wrong = {name: str(frame.schema[name]) for name, kind in BAR_SCHEMA.items() if frame.schema[name] != kind}
         raise DataError(

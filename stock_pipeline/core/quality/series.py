@@ -127,7 +127,8 @@ def _jumps(frame: pl.DataFrame, rules: QualityRules) -> pl.DataFrame:
 def _walked(rules: QualityRules) -> pl.Expr:
     """Whether the price walked to its new level within the session: the range begins near the price before.
 
-    A market crash does so; a split or a wrong unit opens far away. A range with an absurd high or low proves nothing.
+    A market crash does so; a split or a wrong unit opens far away. A range with an absurd high or low proves nothing,
+    nor does one that ends at the close itself: a wrong close drags the low or high of its bar along.
     """
     low, high = pl.col("_low") * pl.col("adj_factor"), pl.col("_high") * pl.col("adj_factor")
     before = pl.col("_reference")
@@ -140,7 +141,8 @@ def _walked(rules: QualityRules) -> pl.Expr:
     )
     near = hole <= rules.walk_hole
     small = pl.col("_return").abs() <= rules.walk_limit
-    return (near & small & ~absurd & (pl.col("_violation") == 0)).fill_null(False)
+    dragged = pl.when(pl.col("_return") < 0).then(pl.col("_low") == close).otherwise(pl.col("_high") == close)
+    return (near & small & ~absurd & ~dragged & (pl.col("_violation") == 0)).fill_null(False)
 
 
 def _levels(frame: pl.DataFrame, rules: QualityRules) -> pl.DataFrame:
