@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware.gzip import GZipMiddleware
 
 from stock_pipeline import __version__
 from stock_pipeline.api import problems
 from stock_pipeline.api.dependencies import Authenticate, anonymous
-from stock_pipeline.api.middleware import RequestFrame
+from stock_pipeline.api.middleware import PageCompression, RequestFrame
 from stock_pipeline.api.routes import health, pages, predictions
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.publication import PublicationCache
@@ -87,7 +86,7 @@ def create_app(
     for part in (predictions, health, pages):
         app.include_router(part.router)
     pages.mount_files(app)
-    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
+    app.add_middleware(PageCompression, minimum_size=1000, compresslevel=5)
     app.add_middleware(RequestFrame, allowed_hosts=allowed_hosts)
     _describe_problems(app)
     return app

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from stock_pipeline.api.problems import ProblemError
 from stock_pipeline.storage.publication import PublicationCache
@@ -43,25 +42,21 @@ def anonymous(request: Request) -> Principal:
     return ANONYMOUS
 
 
-async def principal(request: Request) -> Principal:
-    """Who is asking, by the application's way to authenticate."""
-    authenticate: Authenticate = request.app.state.authenticate
-    return authenticate(request)
-
-
 def require(permission: str) -> Callable[..., object]:
-    """Return a dependency that lets a request pass only with a permission."""
+    """Return a dependency that lets a request pass only with a permission; who asks is left in ``state.principal``."""
 
-    async def check(who: Annotated[Principal, Depends(principal)]) -> Principal:
+    async def check(request: Request) -> None:
+        authenticate: Authenticate = request.app.state.authenticate
+        who = authenticate(request)
         if permission not in who.permissions:
             raise ProblemError(403, "forbidden", f"{who.name} lacks the permission {permission}")
-        return who
+        request.state.principal = who
 
     return check
 
 
-async def publications(request: Request) -> PublicationCache:
-    """Return the cache of publications."""
+def publications(request: Request) -> PublicationCache:
+    """Return the cache of publications; called by routes, because a dependency costs more than the answer."""
     cache: PublicationCache = request.app.state.publications
     return cache
 
@@ -73,6 +68,3 @@ async def no_repeats(request: Request) -> None:
         if name != "symbol" and names.count(name) > 1:
             errors = [{"parameter": name, "message": "given more than once", "value": None}]
             raise ProblemError(422, "invalid-parameters", f"{name}: given more than once", errors=errors)
-
-
-Publications = Annotated[PublicationCache, Depends(publications)]

@@ -7,7 +7,8 @@ import time
 import uuid
 from collections.abc import Sequence
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stock_pipeline.api.problems import problem_response
@@ -15,14 +16,15 @@ from stock_pipeline.observability.logging import get_logger, log_context
 
 REQUEST_ID = "X-Request-ID"
 
+_REQUEST_ID = REQUEST_ID.lower().encode()
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
-_SECURITY = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+_SECURITY = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 
 _log = get_logger("api.access")
 
@@ -58,10 +60,12 @@ class RequestFrame:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answer = MutableHeaders(scope=message)
-                answer[REQUEST_ID] = request_id
-                for name, value in _SECURITY.items():
-                    answer.setdefault(name, value)
+                given_headers = {name for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    (_REQUEST_ID, request_id.encode("ascii")),
+                    *(pair for pair in _SECURITY if pair[0] not in given_headers),
+                ]
             await send(message)
 
         with log_context(request_id=request_id):
@@ -84,6 +88,17 @@ class RequestFrame:
             finally:
                 milliseconds = round((time.perf_counter() - started) * 1000, 2)
                 _log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
+
+
+class PageCompression(GZipMiddleware):
+    """Compresses pages and files; answers below ``/api/`` carry their own compressed form."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["path"].startswith("/api/"):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def _host_name(host: str) -> str:

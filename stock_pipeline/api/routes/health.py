@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import orjson
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from stock_pipeline import __version__
-from stock_pipeline.api.dependencies import Publications
+from stock_pipeline.api.dependencies import publications
 from stock_pipeline.api.problems import ProblemError, problem_responses
 from stock_pipeline.api.routes.predictions import publication_info
 from stock_pipeline.api.schemas import Health, Readiness
@@ -31,8 +31,9 @@ async def alive() -> Response:
     response_class=Response,
     responses={200: {"model": Readiness}, **problem_responses(503)},
 )
-async def ready(cache: Publications) -> Response:
+async def ready(request: Request) -> Response:
     """Answer 200 where there is a publication and the lake can be read, else 503 with the reason."""
+    cache = publications(request)
     current = cache.current
     if current is None:
         raise ProblemError(503, "no-publication", f"there is no publication to serve: {cache.problem}")

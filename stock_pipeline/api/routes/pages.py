@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader
 
-from stock_pipeline.api.dependencies import Publications
+from stock_pipeline.api.dependencies import publications
 
 router = APIRouter(include_in_schema=False)
 
@@ -32,8 +32,9 @@ _templates.filters["number"] = lambda value: "–" if value is None else f"{valu
 
 
 @router.get("/")
-async def newest(cache: Publications) -> Response:
+async def newest(request: Request) -> Response:
     """Show the best-ranked predictions of the current publication, or why there is none."""
+    cache = publications(request)
     publication = cache.current
     rows = []
     if publication is not None:

@@ -10,9 +10,10 @@ import orjson
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import URL
 
 from stock_pipeline.api.answers import Answer, Cursor, entity_tag
-from stock_pipeline.api.dependencies import Publications, no_repeats, require
+from stock_pipeline.api.dependencies import no_repeats, publications, require
 from stock_pipeline.api.problems import ProblemError, problem_responses
 from stock_pipeline.api.schemas import PredictionDetail, PredictionPage, UnpredictedList
 from stock_pipeline.core.errors import IntegrityError, NotFoundError
@@ -24,7 +25,7 @@ router = APIRouter(
 
 Symbol = Annotated[str, Field(min_length=1, max_length=64)]
 
-_KEPT_ANSWERS = 500
+_KEPT_ANSWERS = 64
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "Not Modified: the tag sent is still right"}}
 
 
@@ -78,13 +79,12 @@ class NoQuery(BaseModel):
         **problem_responses(400, 404, 410, 422, 503),
     },
 )
-async def list_predictions(
-    request: Request, query: Annotated[PredictionQuery, Query()], cache: Publications
-) -> Response:
+async def list_predictions(request: Request, query: Annotated[PredictionQuery, Query()]) -> Response:
     """Rows of the current publication, filtered and ordered; older sessions come from the lake.
 
     Paging stays within the publication of the first page even when a newer one appears meanwhile.
     """
+    cache = publications(request)
     question = _question(query)
     cursor = Cursor.decode(query.cursor, question) if query.cursor else None
     publication = await _publication(cache, query.session, cursor)
@@ -92,14 +92,12 @@ async def list_predictions(
     key = (question, query.limit, offset)
     answer = publication.answers.get(key)
     if answer is None:
-        answer = _page(publication, query, question, offset)
-        if len(publication.answers) < _KEPT_ANSWERS:
+        answer = _page(publication, query, question, offset, request.url)
+        common = query.symbol is None and query.min_confidence is None
+        if common and len(publication.answers) < _KEPT_ANSWERS:
             publication.answers[key] = answer
     response = answer.respond(request)
     response.headers["Publication-Age"] = str(max(0, int(publication.age(cache.clock()))))
-    if (next_cursor := answer.headers.get("Next-Cursor")) is not None:
-        url = request.url.include_query_params(cursor=next_cursor)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
     return response
 
 
@@ -113,9 +111,9 @@ async def get_prediction(
     request: Request,
     prediction_id: Annotated[str, Path(min_length=1, max_length=200, examples=["2023-06-30.IBM.5"])],
     query: Annotated[NoQuery, Query()],
-    cache: Publications,
 ) -> Response:
     """One published prediction of any session, with everything that made it."""
+    cache = publications(request)
     current = await _publication(cache, None, None)
     found = current.detail(prediction_id)
     if found is None:
@@ -132,9 +130,9 @@ async def get_prediction(
     response_class=Response,
     responses={200: {"model": UnpredictedList}, **_NOT_MODIFIED, **problem_responses(404, 422, 503)},
 )
-async def list_unpredicted(request: Request, query: Annotated[SessionQuery, Query()], cache: Publications) -> Response:
+async def list_unpredicted(request: Request, query: Annotated[SessionQuery, Query()]) -> Response:
     """Symbols of the universe that got no prediction in a session."""
-    publication = await _publication(cache, query.session, None)
+    publication = await _publication(publications(request), query.session, None)
     head = _head(publication)
     body = b'{"publication":%b,"total":%d,"unpredicted":[%b]}' % (
         head,
@@ -185,7 +183,7 @@ def _question(query: PredictionQuery) -> str:
     return hashlib.blake2b(orjson.dumps(parts, default=str), digest_size=8).hexdigest()
 
 
-def _page(publication: Publication, query: PredictionQuery, question: str, offset: int) -> Answer:
+def _page(publication: Publication, query: PredictionQuery, question: str, offset: int, url: URL) -> Answer:
     positions = publication.select(
         symbols=query.symbol,
         min_confidence=query.min_confidence,
@@ -194,12 +192,14 @@ def _page(publication: Publication, query: PredictionQuery, question: str, offse
     )
     page = positions[offset : offset + query.limit]
     following: str | None = None
+    headers: dict[str, str] = {}
     if offset + len(page) < len(positions):
         cursor = Cursor(publication.version, publication.session, question, offset + len(page))
         following = cursor.encode()
+        url = url.include_query_params(cursor=following)
+        headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
     head = _head(publication)
     tag = entity_tag(publication.digest, head, question, query.limit, offset)
-    headers = {} if following is None else {"Next-Cursor": following}
     if query.format == "csv":
         text = publication.frame[page.tolist()].select(FIELDS).write_csv()
         headers["Content-Disposition"] = f'attachment; filename="predictions-{publication.session}.csv"'
