@@ -1,7 +1,7 @@
 """What routes are given: the publication cache, and who is asking.
 
-Accounts do not exist yet: everybody is the anonymous reader. `require` is where each route already names the
-permission that it needs, so that access control is added here and nowhere else.
+Accounts do not exist yet: everybody is the anonymous reader. Each route already names the permission that it needs, so
+that access control is added here, in `authorise`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -42,15 +42,20 @@ def anonymous(request: Request) -> Principal:
     return ANONYMOUS
 
 
+def authorise(request: Request, permission: str) -> None:
+    """Let a request pass only with a permission; who asks is left in ``request.state.principal``."""
+    authenticate: Authenticate = request.app.state.authenticate
+    who = authenticate(request)
+    if permission not in who.permissions:
+        raise ProblemError(403, "forbidden", f"{who.name} lacks the permission {permission}")
+    request.state.principal = who
+
+
 def require(permission: str) -> Callable[..., object]:
-    """Return a dependency that lets a request pass only with a permission; who asks is left in ``state.principal``."""
+    """Return a dependency that calls `authorise`."""
 
     async def check(request: Request) -> None:
-        authenticate: Authenticate = request.app.state.authenticate
-        who = authenticate(request)
-        if permission not in who.permissions:
-            raise ProblemError(403, "forbidden", f"{who.name} lacks the permission {permission}")
-        request.state.principal = who
+        authorise(request, permission)
 
     return check
 

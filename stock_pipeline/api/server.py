@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from stock_pipeline.api.app import create_app
-from stock_pipeline.observability.logging import Level, configure_logging
+from stock_pipeline.core.errors import ConfigurationError
+from stock_pipeline.observability.logging import Level, configure_logging, get_logger
 from stock_pipeline.storage.lake import Lake
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -40,6 +42,11 @@ def serve(
         Names that requests may address. Where ``None``: the loopback names on loopback, any otherwise.
     log_level, console
         See `observability.logging.configure_logging`.
+
+    Raises
+    ------
+    ConfigurationError
+        The address is in use or not of this machine.
     """
     import uvicorn
 
@@ -47,7 +54,23 @@ def serve(
     if allowed_hosts is None and is_loopback(host):
         allowed_hosts = LOOPBACK_NAMES
     app = create_app(lake, poll_seconds=poll_seconds, allowed_hosts=allowed_hosts)
-    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, server_header=False, proxy_headers=False)
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, proxy_headers=False)
+    with _listen(host, port) as listening:
+        shown = f"[{host}]" if ":" in host else host
+        get_logger(__name__).info("serving", address=f"http://{shown}:{listening.getsockname()[1]}")
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen there ({error.strerror or error})",
+            value=f"{host}:{port}",
+            fix="choose another port, or end the program that uses this one",
+        ) from error
 
 
 def is_loopback(host: str) -> bool:

@@ -284,6 +284,10 @@ class PublicationCache:
                     _log.warning("the publication could not be read", error=str(error))
                 self.problem = str(error)
                 return False
+            except Exception as error:  # whatever a table may hold, the last good publication stays and is watched on
+                _log.exception("the publication could not be read")
+                self.problem = f"{type(error).__name__}: {error}"
+                return False
             previous, self._current, self._source, self.problem = self._current, fresh, source, None
             if previous is not None:
                 self._remember(previous)

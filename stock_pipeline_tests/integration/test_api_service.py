@@ -18,6 +18,8 @@ from stock_pipeline.api.app import create_app
 from stock_pipeline.api.dependencies import Principal
 from stock_pipeline.api.problems import ProblemError
 from stock_pipeline.api.schemas import Readiness
+from stock_pipeline.api.server import is_loopback, serve
+from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.publication import PUBLISHED, PublicationCache
 from stock_pipeline_tests.published import SESSIONS, publish
@@ -140,6 +142,20 @@ def test_the_place_for_access_control_is_asked(lake: Lake) -> None:
     with TestClient(create_app(lake, poll_seconds=60, authenticate=lambda request: Principal("guest"))) as client:
         for path in ("/api/predictions", "/api/predictions/x", "/api/unpredicted"):
             assert client.get(path).status_code == 403
+    # an answer that is ready is not given without asking either
+    names = iter(["anonymous", "guest", "anonymous"])
+    allowed = frozenset({"predictions:read"})
+
+    def changing(request) -> Principal:
+        name = next(names)
+        return Principal(name, allowed if name == "anonymous" else frozenset())
+
+    app = create_app(lake, poll_seconds=60)
+    with TestClient(app) as client:
+        assert client.get("/api/predictions").status_code == 200
+        assert client.app.state.publications.current.answers
+        app.state.authenticate = changing
+        assert [client.get("/api/predictions").status_code for _ in range(3)] == [200, 403, 200]
 
 
 @pytest.mark.requirement("A1")
@@ -259,12 +275,19 @@ def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
             publish(lake, SESSIONS[1])
             _until(lambda: client.get("/api/predictions").json()["publication"]["session"] == str(SESSIONS[1]))
             assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 400
+            with pytest.raises(ConfigurationError, match="cannot listen there"):
+                serve(lake, port=port, console=False)
             assert client.get("/readyz", headers={"X-Request-ID": "find-me-again"}).status_code == 200
     finally:
         server.terminate()
         server.wait(timeout=15)
     log = (tmp_path / "logs" / "api.jsonl").read_text()
     assert '"request_id":"find-me-again"' in log
+
+
+def test_only_loopback_addresses_are_loopback() -> None:
+    assert all(is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "[::1]", "127.8.8.8"))
+    assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "example.com", "10.0.0.1", ""))
 
 
 def _answers(client: httpx.Client) -> bool:

@@ -15,17 +15,20 @@ from starlette.datastructures import URL
 from stock_pipeline.api.answers import Answer, Cursor, entity_tag
 from stock_pipeline.api.dependencies import no_repeats, publications, require
 from stock_pipeline.api.problems import ProblemError, problem_responses
+from stock_pipeline.api.ready import ReadyRoute, keep, respond
 from stock_pipeline.api.schemas import PredictionDetail, PredictionPage, UnpredictedList
 from stock_pipeline.core.errors import IntegrityError, NotFoundError
 from stock_pipeline.storage.publication import FIELDS, Publication, PublicationCache, Sort
 
 router = APIRouter(
-    prefix="/api", tags=["predictions"], dependencies=[Depends(require("predictions:read")), Depends(no_repeats)]
+    prefix="/api",
+    tags=["predictions"],
+    route_class=ReadyRoute,
+    dependencies=[Depends(require(ReadyRoute.permission)), Depends(no_repeats)],
 )
 
 Symbol = Annotated[str, Field(min_length=1, max_length=64)]
 
-_KEPT_ANSWERS = 64
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "Not Modified: the tag sent is still right"}}
 
 
@@ -89,16 +92,10 @@ async def list_predictions(request: Request, query: Annotated[PredictionQuery, Q
     cursor = Cursor.decode(query.cursor, question) if query.cursor else None
     publication = await _publication(cache, query.session, cursor)
     offset = cursor.offset if cursor else 0
-    key = (question, query.limit, offset)
-    answer = publication.answers.get(key)
-    if answer is None:
-        answer = _page(publication, query, question, offset, request.url)
-        common = query.symbol is None and query.min_confidence is None
-        if common and len(publication.answers) < _KEPT_ANSWERS:
-            publication.answers[key] = answer
-    response = answer.respond(request)
-    response.headers["Publication-Age"] = str(max(0, int(publication.age(cache.clock()))))
-    return response
+    answer = _page(publication, query, question, offset, request.url)
+    if query.symbol is None and query.min_confidence is None and cursor is None:
+        keep(request, publication, answer)
+    return respond(request, publication, answer)
 
 
 @router.get(

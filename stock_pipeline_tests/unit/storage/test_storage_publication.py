@@ -75,6 +75,19 @@ def test_a_publication_that_cannot_be_right_is_refused(lake: Lake) -> None:
     assert cache.current.session == SESSIONS[0]
 
 
+def test_a_table_of_another_form_is_a_problem_and_not_the_end_of_watching(lake: Lake) -> None:
+    publish(lake, SESSIONS[0])
+    cache = PublicationCache(lake)
+    cache.refresh()
+    lake.replace(PUBLISHED, predictions(SESSIONS[1], 3).drop("symbol"))
+    assert not cache.refresh()
+    assert "symbol" in (cache.problem or "")
+    assert cache.current is not None
+    lake.replace(PUBLISHED, predictions(SESSIONS[1], 3))
+    assert cache.refresh()
+    assert cache.problem is None
+
+
 def test_few_other_publications_are_kept(lake: Lake) -> None:
     for session in SESSIONS:
         publish(lake, session)
