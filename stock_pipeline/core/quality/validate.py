@@ -7,13 +7,14 @@ give the same bits, because a row sees at most `QualityRules.lookback` sessions 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
 
-from stock_pipeline.core.market.bars import BAR_SCHEMA, QUARANTINED_SCHEMA, VALIDATED_SCHEMA
-from stock_pipeline.core.quality import user_rules
+from stock_pipeline.core.market.bars import QUARANTINED_SCHEMA, VALIDATED_SCHEMA
+from stock_pipeline.core.quality.caught import Caught
 from stock_pipeline.core.quality.prepare import (
     clean_values,
     mark_duplicates,
@@ -22,7 +23,7 @@ from stock_pipeline.core.quality.prepare import (
     place_in_calendar,
     with_presence,
 )
-from stock_pipeline.core.quality.registry import FINDINGS_SCHEMA, Rule, all_rules
+from stock_pipeline.core.quality.registry import all_rules
 from stock_pipeline.core.quality.repair import repair
 from stock_pipeline.core.quality.rules_bars import CLOSE
 from stock_pipeline.core.quality.rules_values import HARD
@@ -33,6 +34,10 @@ from stock_pipeline.core.quality.settings import QualityRules
 from stock_pipeline.core.quality.shape import with_shape
 
 SCORES_SCHEMA: dict[str, pl.DataType] = {"symbol": pl.String(), "session": pl.Date(), "score": pl.Float64()}
+
+
+BATCH_ROWS = 2_000_000
+"""Rows that are judged at once; about 0.8 GB for each million."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,33 @@ def validate_bars(
     DataError
         For absent or wrongly typed columns, or no sessions.
     """
-    frame = place_in_calendar(ordered(conform(raw)), sessions)
+    results = [_validate(batch, sessions, rules, emit_from) for batch in _batches(conform(raw))]
+    if len(results) == 1:
+        return results[0]
+    return QualityResult(
+        validated=pl.concat([result.validated for result in results]),
+        quarantined=pl.concat([result.quarantined for result in results]),
+        findings=pl.concat([result.findings for result in results]),
+        scores=pl.concat([result.scores for result in results]),
+    )
+
+
+def _batches(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Cut a large frame into groups of whole symbols, in their order: symbols are independent, and memory is finite."""
+    if frame.height <= BATCH_ROWS:
+        yield frame
+        return
+    groups = frame.group_by("symbol").len().sort("symbol")
+    groups = groups.select("symbol", _batch=(pl.col("len").cum_sum() - 1) // BATCH_ROWS)
+    for number in groups["_batch"].unique().sort():
+        members = groups.filter(pl.col("_batch") == number).select("symbol")
+        yield frame.join(members, on="symbol", how="semi", nulls_equal=True, maintain_order="left")
+
+
+def _validate(
+    conformed: pl.DataFrame, sessions: list[date], rules: QualityRules, emit_from: date | None
+) -> QualityResult:
+    frame = place_in_calendar(ordered(conformed), sessions)
     frame = with_shape(clean_values(frame), rules)
     usable = ~pl.any_horizontal(*[rule.when(rules).fill_null(False) for rule in (*HARD, CLOSE)])
     frame = mark_duplicates(with_presence(frame, rules).with_columns(_usable=usable))
@@ -111,7 +142,7 @@ def validate_bars(
     frame = frame.with_columns(pl.col(flags).fill_null(False))
     if emit_from is not None:
         frame = frame.filter((pl.col("session") >= emit_from).fill_null(True))
-    caught = _Caught.of(frame, rules)
+    caught = Caught.of(frame, rules)
     frame = frame.with_columns(_accepted=~caught.any_of("quarantine", frame.height), _warnings=caught.warnings(frame))
     frame = _repaired(frame, trading, caught, rules)
     frame = frame.with_columns(_score=row_scores(rules))
@@ -123,81 +154,7 @@ def validate_bars(
     )
 
 
-@dataclass(frozen=True)
-class _Caught:
-    """Boolean columns of all active rules, with what each does."""
-
-    hits: pl.DataFrame
-    actions: dict[str, str]
-    user: dict[str, user_rules.UserRule]
-
-    @classmethod
-    def of(cls, frame: pl.DataFrame, rules: QualityRules) -> _Caught:
-        builtin = {name: rule for name, rule in all_rules().items() if rule.action(rules) != "off"}
-        own = {rule.name: rule for rule in rules.user_rules}
-        hits = frame.select(**{name: rule.when(rules).fill_null(False) for name, rule in builtin.items()})
-        if own:
-            inner = {name: pl.col(source).cast(pl.Float64) for name, (source, _) in user_rules.DERIVED.items()}
-            view = frame.select(*BAR_SCHEMA, **inner)
-            mine = view.select(**{name: user_rules.condition(rule).fill_null(False) for name, rule in own.items()})
-            hits = hits.hstack(mine)
-        actions = {name: rule.action(rules) for name, rule in builtin.items()}
-        return cls(hits, actions | {name: rule.action for name, rule in own.items()}, own)
-
-    def any_of(self, action: str, height: int) -> pl.Series:
-        """Whether a rule with this action caught the row."""
-        names = [name for name, does in self.actions.items() if does == action]
-        return self.hits.select(pl.any_horizontal(names)).to_series() if names else pl.Series([False] * height)
-
-    def warnings(self, frame: pl.DataFrame) -> pl.Series:
-        """Number of warnings on each row; the start of a history is not held against it."""
-        names = [n for n, does in self.actions.items() if does == "warn" and n != "short_history"]
-        if not names:
-            return pl.zeros(frame.height, pl.Int64, eager=True)
-        return self.hits.select(pl.sum_horizontal(*[pl.col(n).cast(pl.Int64) for n in names])).to_series()
-
-    def findings(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """One row for each hit; hits of repair rules only on accepted rows."""
-        parts = [self._of_rule(frame, name) for name in self.actions]
-        found = pl.concat([part for part in parts if part is not None] or [pl.DataFrame(schema=_FOUND_SCHEMA)])
-        order = {name: number for number, name in enumerate(self.actions)}
-        rank = pl.col("rule").replace_strict(order, return_dtype=pl.Int64)
-        return found.sort("_row", rank).select(FINDINGS_SCHEMA.keys())
-
-    def messages(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Rule names and reasons of quarantined rows, by ``_row``."""
-        parts = [self._of_rule(frame, name) for name, does in self.actions.items() if does == "quarantine"]
-        found = pl.concat([part for part in parts if part is not None] or [pl.DataFrame(schema=_FOUND_SCHEMA)])
-        grouped = found.group_by("_row", maintain_order=True).agg(rules=pl.col("rule"), reason=pl.col("message"))
-        return grouped.with_columns(pl.col("reason").list.join("; "))
-
-    def _of_rule(self, frame: pl.DataFrame, name: str) -> pl.DataFrame | None:
-        mask = self.hits[name]
-        if self.actions[name] == "repair":
-            mask = mask & frame["_accepted"]
-        if not mask.any():
-            return None
-        rule: Rule | None = None if name in self.user else all_rules()[name]
-        field: pl.Expr | str = "close" if rule is None else rule.field
-        message = pl.lit(self.user[name].reason) if rule is None else rule.message
-        absent = pl.lit(None, dtype=pl.Float64)
-        return frame.filter(mask).select(
-            "_row",
-            "symbol",
-            "session",
-            rule=pl.lit(name),
-            severity=pl.lit(self.actions[name]),
-            field=pl.lit(field) if isinstance(field, str) else field,
-            value=(absent if rule is None or rule.value is None else rule.value).cast(pl.Float64),
-            expected=(absent if rule is None or rule.expected is None else rule.expected).cast(pl.Float64),
-            message=message,
-        )
-
-
-_FOUND_SCHEMA = {"_row": pl.UInt32(), **FINDINGS_SCHEMA}
-
-
-def _repaired(frame: pl.DataFrame, trading: pl.DataFrame, caught: _Caught, rules: QualityRules) -> pl.DataFrame:
+def _repaired(frame: pl.DataFrame, trading: pl.DataFrame, caught: Caught, rules: QualityRules) -> pl.DataFrame:
     names = [name for name, rule in all_rules().items() if rule.severity == "repair"]
     wanted = caught.any_of("repair", frame.height) & frame["_accepted"]
     if not wanted.any():
@@ -233,7 +190,7 @@ def _validated(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _quarantined(frame: pl.DataFrame, caught: _Caught) -> pl.DataFrame:
+def _quarantined(frame: pl.DataFrame, caught: Caught) -> pl.DataFrame:
     bad = frame.filter(~pl.col("_accepted"))
     bad = bad.join(caught.messages(frame), on="_row", how="left", maintain_order="left")
     return bad.select(QUARANTINED_SCHEMA.keys())

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from stock_pipeline.core.errors import DataError
 from stock_pipeline.core.market.bars import QUARANTINED_SCHEMA, VALIDATED_SCHEMA
@@ -254,3 +255,14 @@ def test_the_form_is_checked_first() -> None:
     assert closes.validated["open"].is_null().all()
     empty = judged(bars.head(0))
     assert empty.summary()["rows"] == 0
+
+
+@pytest.mark.requirement("R7.2")
+def test_batches_of_symbols_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = corrupt(sample_bars(), {100: "copy", 300: "swapped", 700: "half", 1300: "no session"})
+    raw = raw.with_columns(symbol=pl.when(pl.col("amount") == 900).then(None).otherwise(pl.col("symbol")))
+    whole = judged(raw)
+    monkeypatch.setattr("stock_pipeline.core.quality.validate.BATCH_ROWS", 400)
+    parts = judged(raw)
+    for name in ("validated", "quarantined", "findings", "scores"):
+        assert_frame_equal(getattr(whole, name), getattr(parts, name), check_exact=True)

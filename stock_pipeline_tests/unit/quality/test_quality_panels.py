@@ -85,6 +85,26 @@ def test_suspensions_of_chinese_shares_are_told_from_prices(market_data: Path) -
     assert result.validated.filter(pl.col("volume") == 0).height < 100
 
 
+def test_closes_alone_are_judged_more_gently() -> None:
+    pytest.importorskip("skfolio")
+    from skfolio.datasets import load_sp500_dataset
+
+    wide = load_sp500_dataset()
+    bars = (
+        pl.from_pandas(wide.reset_index())
+        .unpivot(index=wide.index.name or "index", variable_name="symbol", value_name="close")
+        .rename({wide.index.name or "index": "session"})
+        .with_columns(pl.col("session").cast(pl.Date))
+    )
+    result = judged(bars)
+    rules = result.quarantined.explode("rules")
+    jumps = rules.filter(pl.col("rules").str.ends_with("jump")).select("symbol", "session")
+    # A fall by half without any volume beside it looks like a split, until the next close confirms it.
+    assert set(jumps.iter_rows()) == {("AAPL", date(2000, 9, 29)), ("RRC", date(1990, 4, 10))}
+    assert set(rules.filter(pl.col("rules") == "stale_run")["symbol"]) == {"RRC"}
+    assert set(rules["rules"]) == {"stale_run", "split_like_jump"}
+
+
 @pytest.mark.slow
 def test_false_alarms_on_a_market_with_real_crashes_are_rare(market_data: Path) -> None:
     result = judged(panel(market_data, "in_nse250"))
