@@ -111,6 +111,11 @@ class _Loop:
                 self.pending[~self.forced] = np.nan
             self.account.new_session()
             due = np.flatnonzero(np.isfinite(self.pending))
+            idle = due[(self.pending[due] == 0) & (self.account.units[due] == 0)]
+            if idle.size:
+                self.pending[idle] = np.nan
+                self.forced[idle] = False
+                due = np.flatnonzero(np.isfinite(self.pending))
             if due.size:
                 self._orders(t, due)
             if self.stops and self.account.held.size:

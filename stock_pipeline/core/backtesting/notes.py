@@ -19,15 +19,15 @@ def method_notes(panel: Panel, settings: BacktestSettings, execution: Execution)
         f"A decision is made after the close of a session and executed at the {moment} of the next one.",
         "Positions are kept in adjusted units: splits change nothing; dividends are reinvested without cost or "
         "tax. Orders are rounded to lots, charged and limited at the raw prices and share counts of the day.",
-        f"Costs: commission {costs.commission_rate:.4%} (at least {costs.commission_minimum:g} an order), slippage "
-        f"{costs.slippage_bps:g} basis points a fill, exchange rules {view.rules.name}.",
+        f"Costs: commission {100 * costs.commission_rate:g} % (at least {costs.commission_minimum:g} an order), "
+        f"slippage {costs.slippage_bps:g} basis points a fill, exchange rules {view.rules.name}.",
         "Idle cash earns nothing.",
-        "The symbols are those of the data given: where they were chosen because they did well later, every figure, that "
-        "of buy and hold included, is too high.",
+        "The symbols are those of the data given: where they were chosen because they did well later, every figure is "
+        "too high, that of buy and hold included.",
     ]
     if (execution.borrow > 0).any():
         notes.append(
-            f"Short positions pay {costs.borrow_rate:.2%} a year; whether shares could be borrowed is not known."
+            f"Short positions pay {100 * costs.borrow_rate:g} % a year; whether shares could be borrowed is not known."
         )
     if portfolio.stop_loss or portfolio.trailing_stop or portfolio.take_profit:
         notes.append(

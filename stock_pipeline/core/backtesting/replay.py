@@ -129,11 +129,10 @@ def _vectorbt(
         ffill_val_price=True,
         freq="1D",
     )
-    return (
-        np.asarray(portfolio.cash(), dtype=float).reshape(len(close)),
-        np.asarray(portfolio.assets(), dtype=float),
-        np.asarray(portfolio.value(), dtype=float).reshape(len(close)),
-    )
+    cash = np.asarray(portfolio.cash(), dtype=float).reshape(len(close))
+    # One pass over the positions gives values and units; `value()` and `assets()` would each make their own.
+    values = np.asarray(portfolio.asset_value(group_by=False), dtype=float)
+    return cash, values / close, cash + values.sum(axis=1)
 
 
 def reconcile(ledger: Ledger, other: Replay, panel: Panel) -> Reconciliation:

@@ -27,8 +27,12 @@ CSS = """
 .two .scroll,.scroll:has(.heat){max-height:none}
 .two th,.two td{padding:.38rem .35rem}
 .two table{font-size:.83rem}
+.two td:first-child{white-space:normal}
 @media(min-width:900px){.tiles{grid-template-columns:repeat(5,1fr)}}
 .tile b,.trades td,.heat td{white-space:nowrap}
+.trades th,.trades td{padding:.36rem .42rem;font-size:.83rem}
+.scroll:has(.trades){max-height:none}
+section h2:not(:first-child){margin:1.1rem 0 .5rem}
 .trades th{cursor:pointer;user-select:none}
 .trades th[aria-sort=ascending]::after{content:" \\25B2";font-size:.65em}
 .trades th[aria-sort=descending]::after{content:" \\25BC";font-size:.65em}
@@ -114,7 +118,7 @@ _OWN: tuple[tuple[str, str, str], ...] = (
     ("turnover", "turnover a year, one way", "%"),
     ("exposure", "average gross exposure", "%"),
     ("time_in_market", "sessions with a position", "%"),
-    ("probabilistic_sharpe", "probability that the true Sharpe ratio is above 0", "%"),
+    ("probabilistic_sharpe", "probability of a Sharpe ratio above 0", "%"),
     ("deflated_sharpe", "the same, given the number of trials", "%"),
     ("trials", "trials", "n"),
     ("unfilled_orders", "orders not filled in full", "n"),
@@ -235,7 +239,7 @@ const t=document.getElementById('trades'),box=t.closest('section'),body=t.tBodie
 let rows=all.slice(),page=0,by=-1,down=false;
 const show=()=>{body.replaceChildren();rows.slice(page*size,page*size+size).forEach(r=>{const tr=body.insertRow();
 r.forEach((v,i)=>{const td=tr.insertCell();td.textContent=numeric.includes(i)?v.toLocaleString('en-US',
-{minimumFractionDigits:i>5?2:0,maximumFractionDigits:2}):v;if(numeric.includes(i))td.className='n';
+{minimumFractionDigits:[6,7,9].includes(i)?2:0,maximumFractionDigits:[6,7,9].includes(i)?2:0}):v;if(numeric.includes(i))td.className='n';
 if(i==8||i==9)td.className='n '+(v>0?'gain':v<0?'loss':'')})});
 const pages=Math.max(1,Math.ceil(rows.length/size));
 box.querySelector('.pager span').textContent=rows.length.toLocaleString('en-US')+' trades, page '+(page+1)+' of '+pages;
