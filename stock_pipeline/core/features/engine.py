@@ -27,6 +27,9 @@ from stock_pipeline.core.market.bars import adjusted
 BATCH_ROWS = 32_768
 """Rows in a batch: a column of it is 256 KiB, so that the columns a feature uses stay in the second-level cache."""
 
+MOST_THREADS = 8
+"""Threads used by default at most: each holds about 100 MB of intermediate columns."""
+
 Values = NDArray[np.float32]
 
 
@@ -45,7 +48,7 @@ def compute(
     start
         First session wanted; earlier rows serve as look-back only. All rows when ``None``.
     threads
-        Threads to use; by default as many as Polars uses.
+        Threads to use; by default as many as Polars uses, at most `MOST_THREADS`.
 
     Returns
     -------
@@ -76,7 +79,7 @@ def compute_batches(
     fs: FeatureSet,
     start: date | None = None,
     *,
-    max_rows: int = 1_500_000,
+    max_rows: int = 1_000_000,
     threads: int | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Compute a feature set piece by piece, so that memory stays bounded by the piece.
@@ -94,7 +97,7 @@ def compute_batches(
         Frames as `compute` makes them, for consecutive spans of sessions: together they hold the same bits as
         ``compute(bars, fs, start)``, and each can be stored on its own as a range of sessions. Pieces are cut by
         session and not by symbol, so that cross-sectional features see every symbol; the price is that the look-back
-        is read once more for each piece.
+        is read once more for each piece. Let go of a piece (``del piece``) before asking for the next, or two are held.
     """
     check_inputs(bars, fs)
     layout = layout_of(bars)
@@ -118,15 +121,20 @@ def with_lookback(bars: pl.DataFrame, start: date, lookback: int) -> pl.DataFram
 
 def _computed(bars: pl.DataFrame, fs: FeatureSet, start: date | None, threads: int | None) -> pl.DataFrame:
     """The feature frame of bars that have been checked and cut."""
-    values = _values(bars, layout_of(bars), fs, threads)
-    frame = bars.select("symbol", "session").hstack(_frame(fs.names, values))
-    return frame if start is None else frame.filter(pl.col("session") >= start)
+    layout = layout_of(bars)
+    wanted = layout.from_session(start)
+    keys = bars.select("symbol", "session")
+    values = _values(bars, layout, wanted, fs, threads)
+    return (keys if wanted.all() else keys.filter(pl.Series(wanted))).hstack(_frame(fs.names, values))
 
 
-def _values(bars: pl.DataFrame, layout: Layout, fs: FeatureSet, threads: int | None) -> list[Values]:
-    """Values of every feature, each of shape (rows,); not finite where there is none."""
+def _values(
+    bars: pl.DataFrame, layout: Layout, wanted: NDArray[np.bool_], fs: FeatureSet, threads: int | None
+) -> list[Values]:
+    """Values of every feature in the wanted rows, each of shape (wanted rows,); not finite where there is none."""
     import_module("stock_pipeline.core.features.kernels")  # once, before the threads ask for it
-    rows = bars.height
+    place_in_out = np.concatenate([[0], np.cumsum(wanted)])
+    rows = int(place_in_out[-1])
     out: list[Values] = [np.empty(rows, np.float32) for _ in fs.features]
     compared: dict[int, Array] = {k: np.empty(rows) for k, f in enumerate(fs.features) if f.cross_section}
     columns = bars.select("adj_factor", *fs.inputs)
@@ -135,19 +143,18 @@ def _values(bars: pl.DataFrame, layout: Layout, fs: FeatureSet, threads: int | N
         offsets = layout.offsets[batch[0] : batch[1] + 1]
         a, b = int(offsets[0]), int(offsets[-1])
         panel = Panel(_arrays(columns.slice(a, b - a), fs.inputs), offsets - a)
-        place = np.arange(a, b) - np.repeat(offsets[:-1], np.diff(offsets))
+        age = (np.arange(a, b) - np.repeat(offsets[:-1], np.diff(offsets)))[wanted[a:b]]
         with np.errstate(all="ignore"):
             for k, feature in enumerate(fs.features):
-                target = compared[k] if k in compared else out[k]
-                target[a:b] = _evaluate(feature, panel, b - a)
-                if feature.lookback:
-                    target[a:b][place < feature.lookback] = np.nan
+                target = (compared[k] if k in compared else out[k])[place_in_out[a] : place_in_out[b]]
+                target[:] = _evaluate(feature, panel, b - a)[wanted[a:b]]
+                target[age < feature.lookback] = np.nan
 
-    with ThreadPoolExecutor(threads or pl.thread_pool_size()) as pool:
+    with ThreadPoolExecutor(threads or min(pl.thread_pool_size(), MOST_THREADS)) as pool:
         for _ in pool.map(work, layout.batches(BATCH_ROWS)):
             pass
     if compared:
-        by_session, groups = layout.by_session()
+        by_session, groups = layout.by_session(wanted)
         for k, values in compared.items():
             out[k][by_session] = _compare(fs.features[k], values[by_session], groups)
     return out

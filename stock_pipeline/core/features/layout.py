@@ -67,10 +67,15 @@ class Layout:
         if len(days):
             yield _date(days[first]), _date(days[-1])
 
-    def by_session(self) -> tuple[Integers, Integers]:
-        """Order of the rows by session (then symbol), and the offsets of the sessions in that order."""
-        order = np.argsort(self.sessions, kind="stable")
-        changes = np.flatnonzero(np.diff(self.sessions[order])) + 1
+    def from_session(self, start: date | None) -> NDArray[np.bool_]:
+        """Mark the rows from ``start`` on (all, when it is ``None``)."""
+        return np.ones(len(self.sessions), np.bool_) if start is None else self.sessions >= _day(start)
+
+    def by_session(self, wanted: NDArray[np.bool_]) -> tuple[Integers, Integers]:
+        """Order of the wanted rows by session (then symbol), and the offsets of the sessions in that order."""
+        sessions = self.sessions[wanted]
+        order = np.argsort(sessions, kind="stable")
+        changes = np.flatnonzero(np.diff(sessions[order])) + 1
         return order, np.concatenate([[0], changes, [len(order)]]).astype(np.int64)
 
     def _before(self, day: date, *, inclusive: bool) -> Integers:
