@@ -15,7 +15,6 @@ from typing import Any
 from stock_pipeline.core.errors import IntegrityError, NotFoundError
 from stock_pipeline.core.modelling.families import package
 from stock_pipeline.storage.model_registry import bundle
-from stock_pipeline.storage.model_registry.client import mlflow_module
 from stock_pipeline.storage.model_registry.registry import ModelRegistry
 from stock_pipeline.storage.model_registry.types import ModelVersion
 
@@ -78,7 +77,8 @@ def export_version(registry: ModelRegistry, alias_or_version: str | int, path: P
             for p in _files(model)
             if p.name != "registered_model_meta"
         }
-        content |= _run_files(registry, info.run_id, Path(scratch) / "run")
+        artifacts = registry.run_files(info.run_id, scratch)
+        content |= {f"run/{p.relative_to(artifacts).as_posix()}": p.read_bytes() for p in _files(artifacts)}
         listing = {n: {"bytes": len(c), "sha256": package.sha256(c)} for n, c in content.items()}
         manifest = package.render({"format": package.FORMAT, "files": listing})
         partial = target.with_name(target.name + ".partial")
@@ -163,16 +163,6 @@ def _unpack(source: Path, root: Path) -> None:
         if type(error).__module__ != "zlib":
             raise
         raise IntegrityError("the backup of a model is damaged", value=str(source), fix="use another backup") from error
-
-
-def _run_files(registry: ModelRegistry, run_id: str, scratch: Path) -> dict[str, bytes]:
-    if not registry.client.list_artifacts(run_id):
-        return {}
-    scratch.mkdir(parents=True)
-    mlflow_module().artifacts.download_artifacts(
-        run_id=run_id, artifact_path="", dst_path=str(scratch), tracking_uri=registry.tracking_uri
-    )
-    return {f"run/{p.relative_to(scratch).as_posix()}": p.read_bytes() for p in _files(scratch)}
 
 
 def _files(folder: Path) -> list[Path]:

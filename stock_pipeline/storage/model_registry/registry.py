@@ -66,11 +66,24 @@ class ModelRegistry:
 
     @cached_property
     def experiment_id(self) -> str:
-        """The experiment of all training runs."""
-        found = self.client.get_experiment_by_name(self.name)
-        if found is not None:
-            return str(found.experiment_id)
-        return str(self.client.create_experiment(self.name, artifact_location=self.artifact_root))
+        """The experiment of all training runs.
+
+        MLflow fixes the place of an experiment's files when it is created. When the home folder was moved or restored
+        elsewhere, new runs go to a new experiment whose name ends in the new place, never into the old folder.
+        """
+        for name in (self.name, f"{self.name} in {self.artifact_root.removeprefix('file://')}"):
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                return str(self.client.create_experiment(name, artifact_location=self.artifact_root))
+            if self._root is None or found.artifact_location == self.artifact_root:
+                return str(found.experiment_id)
+        raise IntegrityError("MLflow has an experiment of this name in another place", value=name)
+
+    @property
+    def _root(self) -> Path | None:
+        """The folder of all files, ``None`` where they are not on a local disk."""
+        parsed = urlparse(self.artifact_root)
+        return Path(unquote(parsed.path)) if parsed.scheme in ("", "file") else None
 
     def run_path(self, run_id: str) -> str:
         """Return the path of a run below the address of the MLflow UI."""
@@ -145,12 +158,11 @@ class ModelRegistry:
         self.load(version)
         aliases = self._aliases()
         old = aliases.get(CHAMPION)
-        if old == version:
-            return self.get(version)
-        if old is not None:
+        if old is not None and old != version:
             self.client.set_model_version_tag(self.name, str(version), "replaced", str(old))
             self.client.set_registered_model_alias(self.name, PREVIOUS, str(old))
-        self.client.set_registered_model_alias(self.name, CHAMPION, str(version))
+        if old != version:
+            self.client.set_registered_model_alias(self.name, CHAMPION, str(version))
         if aliases.get(CHALLENGER) == version:
             self.client.delete_registered_model_alias(self.name, CHALLENGER)
         return self.get(version)
@@ -266,24 +278,35 @@ class ModelRegistry:
         """Return the out-of-sample predictions stored with a version (``table="holdout"`` for the hold-out)."""
         info = self.get(alias_or_version)
         with tempfile.TemporaryDirectory() as scratch:
-            path = mlflow_module().artifacts.download_artifacts(
-                run_id=info.run_id,
-                artifact_path=f"evaluation/{table}.parquet",
-                dst_path=scratch,
-                tracking_uri=self.tracking_uri,
-            )
+            folder = self.run_files(info.run_id, scratch)
+            path = folder / "evaluation" / f"{table}.parquet"
+            if not path.is_file():
+                raise NotFoundError(f"{self.name} version {info.version} was stored without this table", value=table)
             return pl.read_parquet(path)
+
+    def run_files(self, run_id: str, scratch: str) -> Path:
+        """Return the local folder of a run's artifacts, downloading them into ``scratch`` if they are remote."""
+        own = None if self._root is None else self._root / run_id / "artifacts"
+        if own is not None and own.is_dir():
+            return own
+        if not self.client.list_artifacts(run_id):
+            return Path(scratch) / "nothing"
+        return Path(
+            mlflow_module().artifacts.download_artifacts(
+                run_id=run_id, artifact_path="", dst_path=scratch, tracking_uri=self.tracking_uri
+            )
+        )
 
     def locate(self, info: ModelVersion, scratch: str) -> Path:
         """Return the local folder of a version's files, downloading them into ``scratch`` if they are remote."""
+        # after a move or a restore the database still names the old place: the own folder comes first
+        own = None if self._root is None else self._root / "models" / info.model_id / "artifacts"
+        if own is not None and own.is_dir():
+            return own
         source = str(self.client.get_logged_model(info.model_id).artifact_location)
         parsed = urlparse(source)
         if parsed.scheme in ("", "file"):
-            path = Path(unquote(parsed.path))
-            if not path.exists() and self.artifact_root.startswith("file:"):
-                # the home folder was moved or restored elsewhere: the database still has the old place
-                path = Path(unquote(urlparse(self.artifact_root).path)) / "models" / info.model_id / "artifacts"
-            return path
+            return Path(unquote(parsed.path))
         mlflow = mlflow_module()
         return Path(
             mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=self.tracking_uri)

@@ -37,7 +37,7 @@ class TrainingRun:
     def __init__(self, registry: ModelRegistry, family: str, metadata: ModelMetadata, name: str | None) -> None:
         self._registry, self._client = registry, registry.client
         self.family, self.metadata = family, metadata
-        self._last_round = 0.0
+        self._logged_at = {True: float("-inf"), False: float("-inf")}
         tags = {
             "family": family,
             "feature_set": metadata.feature_set,
@@ -68,15 +68,22 @@ class TrainingRun:
         """Log a message of training: folds at once, rounds at most twice a second."""
         now = time.monotonic()
         if progress.stage == "round":
-            if now - self._last_round < _ROUND_SECONDS:
+            # rounds with a loss have their own interval, or the many without one would crowd them out
+            kind = bool(progress.metrics)
+            if now - self._logged_at[kind] < _ROUND_SECONDS:
                 return
-            self._last_round = now
+            self._logged_at[kind] = now
             values = {f"fold_{progress.fold}/{k}": v for k, v in progress.metrics.items()}
-            self.log_metrics({**values, "progress_percent": 100 * progress.share}, step=progress.round)
+            self.log_metrics(values, step=progress.round)
+            self._log_share(progress)
             return
         prefix = {"fold": "fold", "final": "holdout", "trial": "trial"}[progress.stage]
         self.log_metrics({f"{prefix}/{k}": v for k, v in progress.metrics.items()}, step=progress.fold)
-        self.log_metrics({"progress_percent": 100 * progress.share}, step=progress.fold)
+        self._log_share(progress)
+
+    def _log_share(self, progress: Progress) -> None:
+        # one step for each thousandth: MLflow shows the value with the highest step as the present one
+        self.log_metrics({"progress_percent": 100 * progress.share}, step=round(1000 * progress.share))
 
     def log_metrics(self, metrics: Mapping[str, float | None], step: int = 0) -> None:
         """Log figures under their names; undefined ones are left out."""
