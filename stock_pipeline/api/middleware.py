@@ -50,6 +50,9 @@ class RequestFrame:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":  # every GET route answers HEAD; the server leaves the body out
+            scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         given = headers.get(REQUEST_ID, "")
         request_id = given if _ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex
@@ -78,7 +81,7 @@ class RequestFrame:
                 else:
                     await self._app(scope, receive, framed)
             except Exception:
-                _log.exception("a request failed", method=scope["method"], path=scope["path"])
+                _log.exception("a request failed", method=method, path=scope["path"])
                 if status:
                     raise
                 detail = "an unexpected error; the log of the service has it under this request id"
@@ -87,7 +90,7 @@ class RequestFrame:
                 )
             finally:
                 milliseconds = round((time.perf_counter() - started) * 1000, 2)
-                _log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
+                _log.info("request", method=method, path=scope["path"], status=status, ms=milliseconds)
 
 
 class PageCompression(GZipMiddleware):

@@ -275,6 +275,9 @@ def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
             publish(lake, SESSIONS[1])
             _until(lambda: client.get("/api/predictions").json()["publication"]["session"] == str(SESSIONS[1]))
             assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 400
+            head = client.head("/api/predictions")
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["etag"] == client.get("/api/predictions").headers["etag"]
             with pytest.raises(ConfigurationError, match="cannot listen there"):
                 serve(lake, port=port, console=False)
             assert client.get("/readyz", headers={"X-Request-ID": "find-me-again"}).status_code == 200
