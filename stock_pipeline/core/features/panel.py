@@ -56,13 +56,14 @@ class Panel:
 
     Notes
     -----
-    Arrays passed to the operations must be float64 of shape (rows,). A window that is not full or holds a NaN gives
-    NaN.
+    Every array that a panel hands out is shared by all features and therefore read-only. Arrays passed to the
+    operations must be float64 of shape (rows,). A window that is not full or holds a NaN gives NaN.
     ``n`` is the number of rows in a window, the current row included.
     """
 
     def __init__(self, columns: Mapping[str, Array], offsets: NDArray[np.int64]) -> None:
-        self._columns = dict(columns)
+        self._originals: dict[int, Array] = {}
+        self._columns = {name: self._sealed(values) for name, values in columns.items()}
         self.offsets = offsets
         self._memory: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 
@@ -129,24 +130,38 @@ class Panel:
         return self.once("log_return", lambda: np.log(self.close / self.lag(self.close)))
 
     def once(self, key: str, build: Callable[[], Array]) -> Array:
-        """Return ``build()``, computed at the first call with this key and remembered."""
-        return self._remember(("once", key), None, build)
+        """Return ``build()``, computed at the first call and remembered under this key of the module that calls."""
+        return self._remember(("once", build.__module__, key), None, build)
 
     def _remember(self, key: tuple[Any, ...], holds: Any, build: Callable[[], Any]) -> Any:
         """Remember by key; ``holds`` keeps alive the arrays whose identity is part of the key."""
         if key not in self._memory:
-            self._memory[key] = (holds, build())
+            made = build()
+            made = tuple(self._sealed(m) for m in made) if isinstance(made, tuple) else self._sealed(made)
+            self._memory[key] = (holds, made)
         return self._memory[key][1]
 
+    def _sealed(self, values: Array) -> Array:
+        """A read-only view, whose original the kernels use (they would be compiled once more for read-only arrays)."""
+        if not values.flags.writeable:
+            return values
+        view = values.view()
+        view.flags.writeable = False
+        self._originals[id(view)] = values
+        return view
+
+    def _kernel(self, name: str, *arrays: Array, rest: tuple[Any, ...]) -> Any:
+        originals = (self._originals.get(id(x), x) for x in arrays)
+        return getattr(_kernels(), name)(*originals, self.offsets, *rest)
+
     def _window(self, name: str, x: Array, *rest: Any) -> Any:
-        return self._remember((name, id(x), *rest), x, lambda: getattr(_kernels(), name)(x, self.offsets, *rest))
+        return self._remember((name, id(x), *rest), x, lambda: self._kernel(name, x, rest=rest))
 
     def _weighted(self, x: Array, key: tuple[Any, ...], weights: Callable[[], Array]) -> Array:
-        return self._remember(
-            ("weighted", id(x), *key),
-            x,
-            lambda: _kernels().weighted_sum(x, self.offsets, np.ascontiguousarray(weights())),
-        )
+        def build() -> Array:
+            return self._kernel("weighted_sum", x, rest=(np.array(weights(), dtype=np.float64),))
+
+        return self._remember(("weighted", id(x), *key), x, build)
 
     def lag(self, x: Array, k: int = 1) -> Array:
         """Return the value k rows earlier of the same symbol (k >= 1), NaN in the first k rows."""
@@ -230,7 +245,7 @@ class Panel:
 
     def pair_moments(self, x: Array, y: Array, n: int) -> tuple[Array, Array, Array]:
         """Sums of squared deviations of x and of y, and of the products of both deviations."""
-        return self._remember(("pair", id(x), id(y), n), (x, y), lambda: _kernels().pair_moments(x, y, self.offsets, n))
+        return self._remember(("pair", id(x), id(y), n), (x, y), lambda: self._kernel("pair_moments", x, y, rest=(n,)))
 
     def correlation(self, x: Array, y: Array, n: int, flat: float = 0.0) -> Array:
         """Pearson's correlation, within [-1, 1]; NaN where either standard deviation is at most ``flat``."""

@@ -85,10 +85,26 @@ def test_a_wrong_shape_an_exception_or_an_undeclared_column_is_a_clear_error(bar
         features.compute(bars, _set(lambda p: p.volume))
 
 
-def test_every_feature_declares_all_its_inputs(bars: pl.DataFrame) -> None:
-    everything = bars.with_columns(
-        pl.col("close").alias(c) for c in ("open", "high", "low", "volume", "amount", "benchmark")
-    )
+def test_features_cannot_disturb_each_other(bars: pl.DataFrame) -> None:
+    """The panel's arrays are shared: they cannot be changed, and a name for an intermediate is the module's own."""
+
+    def spoil(p: Panel) -> np.ndarray:
+        p.growth(p.close, 5)[:] = 0.0
+        return p.close
+
+    with pytest.raises(ConfigurationError, match=r"'suspect' .* failed with ValueError.*read-only"):
+        features.compute(bars, _set(spoil))
+    same_key = _set(lambda p: p.once("gain", lambda: p.close * 0.0), 0)
+    both = FeatureSet("both", (*same_key.features, features.get("rsi_6")))
+    alone = features.compute(bars, features.feature_set(["rsi_6"]))
+    assert features.compute(bars, both)["rsi_6"].equals(alone["rsi_6"])
+
+
+def test_every_feature_alone_equals_itself_in_company(market: pl.DataFrame) -> None:
+    """Also: it declares all its inputs."""
+    some = market.filter(pl.col("symbol").is_in(["AAPL", "IBM", "META"]), pl.col("session") < date(2017, 6, 1))
+    together = features.compute(some, features.feature_set(list(features.sets())))
     for name in features.names():
         fs = features.feature_set([name])
-        features.compute(everything.select("symbol", "session", "adj_factor", *fs.inputs), fs, threads=1)
+        alone = features.compute(some.select("symbol", "session", "adj_factor", *fs.inputs), fs, threads=1)
+        assert alone[name].equals(together[name]), name
