@@ -218,7 +218,8 @@ class Lake(LakeReader):
     def vacuum(self, table: str, *, retention_days: float = 30, keep_versions: Sequence[int] | None = None) -> int:
         """Delete files that no version of the last ``retention_days`` needs. Returns how many were deleted.
 
-        Older versions can then no longer be read, except those in ``keep_versions``.
+        Older versions can then no longer be read, except those in ``keep_versions``. Files that a writer on another
+        machine has not committed yet look the same as leftovers, so keep the retention longer than a write takes.
         """
         if retention_days < 0:
             raise DataError("retention cannot be negative", value=retention_days)
