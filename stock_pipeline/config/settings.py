@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from stock_pipeline.core.backtesting.settings import BacktestSettings
 from stock_pipeline.core.market.source_settings import SourceSettings
 from stock_pipeline.core.modelling.promotion import PromotionPolicy
+from stock_pipeline.core.modelling.search import SearchSettings
 from stock_pipeline.core.modelling.settings import TrainingSettings
 from stock_pipeline.core.parameters import Parameters
 from stock_pipeline.core.prediction.adaptive import AdaptiveSettings
@@ -74,6 +75,9 @@ class ModelSettings(Parameters):
     horizon: int = Field(5, ge=1, le=252, description="sessions that a prediction looks ahead")
     seed: int = Field(7, ge=0, le=2**31 - 1, description="seed of everything random")
     train: TrainingSettings = TrainingSettings()
+    search: SearchSettings | None = Field(
+        default=None, description="search hyper-parameters before training; null: use those given, or the defaults"
+    )
     promotion: PromotionPolicy = PromotionPolicy()
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
 from stock_pipeline.core.modelling import dataset as datasets
-from stock_pipeline.core.modelling.labels import forward_returns
+from stock_pipeline.core.modelling.labels import forward_returns, past_returns
 from stock_pipeline.core.modelling.progress import Progress
 from stock_pipeline.core.modelling.promotion import (
     Contender,
@@ -17,7 +18,9 @@ from stock_pipeline.core.modelling.promotion import (
     decide,
     too_good_to_be_true,
 )
+from stock_pipeline.core.modelling.search import search
 from stock_pipeline.core.modelling.training import TrainingResult, train_walk_forward
+from stock_pipeline.core.parameters import Parameters
 from stock_pipeline.core.prediction import conformal
 from stock_pipeline.orchestration import inputs
 from stock_pipeline.orchestration.resources import Platform
@@ -27,6 +30,9 @@ from stock_pipeline.storage.watermarks import parameters_hash, session_hashes
 
 BASELINES = ("zero", "always_up", "momentum")
 """Naive forecasts that every model is judged against."""
+
+PAST_RETURN = "baseline_past_return_250"
+"""Input of the momentum baseline; models do not see it."""
 
 INPUTS_TAG, ACKNOWLEDGED_TAG, DECISION_TAG = "inputs_hash", "acknowledged_by", "decision"
 
@@ -51,9 +57,12 @@ class TrainingData:
 def load(platform: Platform) -> TrainingData:
     """Features of the universe's members beside their labels."""
     settings, lake = platform.settings, platform.lake
-    labels = forward_returns(inputs.bars(platform), settings.models.horizon)
+    bars = inputs.bars(platform)
+    labels = forward_returns(bars, settings.models.horizon)
     frame = datasets.join(inputs.members(platform, inputs.features(platform)), labels)
     names = tuple(column for column in frame.columns if column not in datasets.KEYS)
+    past = past_returns(bars, name=PAST_RETURN)
+    frame = frame.join(past, on=["symbol", "session"], how="left", maintain_order="left")
     risk = lake.read("risk/symbol_risk", columns=["symbol", "session", "volatility"])
     tables = [inputs.VALIDATED, "risk/symbol_risk", *(f"features/{name}" for name in settings.features.sets)]
     matured = frame.filter(pl.col("label").is_not_null())
@@ -101,7 +110,9 @@ def links(platform: Platform, families: Sequence[str]) -> dict[str, str]:
 
 def train_baseline(platform: Platform, data: TrainingData, family: str) -> pl.DataFrame:
     """Walk a naive forecast forward and store its out-of-sample predictions."""
-    result = _fit(platform, data, family, lambda progress: None)
+    parameters = {"column": PAST_RETURN} if family == "momentum" else None
+    names = (PAST_RETURN,) if family == "momentum" else data.feature_names
+    result = _fit(platform, data, family, names, parameters, lambda progress: None)
     platform.lake.replace(oos_table(family), pl.concat([result.oos, result.holdout]).sort("symbol", "session"))
     return result.oos
 
@@ -131,7 +142,22 @@ def train_family(
                 skill = message.metrics.get("rank_ic")
                 report(f"{family}: {what} done" + (f", rank IC {skill:+.4f}" if skill is not None else ""))
 
-        result = _fit(platform, data, family, progress)
+        parameters: Parameters | Mapping[str, Any] | None = settings.models.parameters.get(family)
+        if settings.models.search is not None:
+            found = search(
+                data.frame,
+                feature_names=data.feature_names,
+                family=family,
+                training=settings.models.training,
+                settings=settings.models.search,
+                base=parameters,
+                seed=settings.models.seed,
+                progress=run.progress,
+            )
+            run.log_frame("trials", found.trials, folder="search")
+            report(f"{family}: best of {found.count} parameter sets is {found.parameters.model_dump(mode='json')}")
+            parameters = found.parameters
+        result = _fit(platform, data, family, data.feature_names, parameters, progress)
         with_risk = result.oos.join(data.volatility, on=["symbol", "session"], how="left")
         calibrator = conformal.fit(with_risk, horizon=settings.models.horizon, settings=settings.predictions.conformal)
         version = run.finish(
@@ -144,7 +170,7 @@ def train_family(
                 feature_set_hash=metadata.feature_set_hash,
                 data_version=metadata.data_version,
                 code_version=metadata.code_version,
-                trials=len(settings.models.families),
+                trials=trials(platform),
             ),
             calibrator.model_dump_json(),
             baselines=baselines,
@@ -159,13 +185,27 @@ def train_family(
     return version, result
 
 
-def _fit(platform: Platform, data: TrainingData, family: str, progress: Callable[[Progress], None]) -> TrainingResult:
+def trials(platform: Platform) -> int:
+    """How many models and parameter sets are tried to find a champion."""
+    models = platform.settings.models
+    each = models.search.trials if models.search is not None else 1
+    return each * sum(family not in BASELINES for family in models.families)
+
+
+def _fit(
+    platform: Platform,
+    data: TrainingData,
+    family: str,
+    names: Sequence[str],
+    parameters: Parameters | Mapping[str, Any] | None,
+    progress: Callable[[Progress], None],
+) -> TrainingResult:
     models = platform.settings.models
     return train_walk_forward(
         data.frame,
-        feature_names=data.feature_names,
+        feature_names=names,
         family=family,
-        parameters=models.parameters.get(family),
+        parameters=parameters,
         settings=models.training,
         seed=models.seed,
         progress=progress,
@@ -206,7 +246,7 @@ def elect(platform: Platform) -> Election | None:
         None if present is None else _contender(present, registry.oos(present.version)),
         {name: out_of_sample(platform, name) for name in BASELINES},
         policy,
-        trials=len(versions),
+        trials=trials(platform),
         acknowledged_by=candidate.tags.get(ACKNOWLEDGED_TAG),
     )
     registry.tag(candidate.version, DECISION_TAG, "\n".join(decision.reasons))

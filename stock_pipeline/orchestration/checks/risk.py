@@ -13,7 +13,7 @@ TABLE = "risk/symbol_risk"
 
 SPECS = [
     spec(TABLE, "risk_is_ordered", "VaR and ES are not negative, and 99 % is at least 95 %.", blocking=True),
-    spec(TABLE, "var_holds_in_backtest", "Most symbols pass Kupiec's test, and the pooled rate of exceedances is right."),
+    spec(TABLE, "var_holds_in_backtest", "Most symbols pass Kupiec's test, and the pooled rate is right."),
 ]
 
 

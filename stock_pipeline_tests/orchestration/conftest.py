@@ -1,0 +1,68 @@
+"""A small real market, run through the whole pipeline once a session; tests that change something get a copy."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stock_pipeline.config import Settings, load_settings
+from stock_pipeline_tests.conftest import SAMPLE
+
+SMALL: dict[str, Any] = {
+    "home": "home",
+    "market": {"name": "small", "calendar": "XNYS", "history": {"first": 2016, "last": 2021}},
+    "source": {"kind": "files", "path": "prices", "prices": "raw_with_adj_close"},
+    "universe": {"min_history": 100},
+    "features": {"sets": ["technical"], "exclude": []},
+    "models": {
+        "families": ["ridge", "lightgbm"],
+        "horizon": 5,
+        "parameters": {"lightgbm": {"rounds": 30}},
+        "train": {"folds": 2, "embargo": 5, "holdout_sessions": 40},
+    },
+    "predictions": {"conformal": {"minimum_residuals": 200}},
+    "risk": {"quantile_window": 250, "quantile_minimum": 150},
+    "backtests": {"strategies": ["buy_and_hold", {"name": "model_rank", "parameters": {"top": 2}}]},
+}
+SYMBOLS = ("AAPL", "AMZN", "GOOG", "NFLX")
+
+
+def make_market(folder: Path, *, until: str = "2021-06-30", changes: dict[str, Any] | None = None) -> Path:
+    """Write four real stocks from 2016 to `until` and a configuration; returns the configuration's path."""
+    prices = folder / "prices"
+    prices.mkdir(parents=True, exist_ok=True)
+    for symbol in SYMBOLS:
+        lines = (SAMPLE / "bars" / f"{symbol}.csv").read_text().splitlines()
+        kept = [line for line in lines[1:] if "2016-01-01" <= line.split(",")[1] <= until]
+        (prices / f"{symbol}.csv").write_text("\n".join([lines[0], *kept]) + "\n")
+    config = folder / "market.yaml"
+    config.write_text(yaml.safe_dump({**SMALL, **(changes or {})}))
+    return config
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The small market after a complete first run; not to be changed."""
+    from stock_pipeline.orchestration.runner import Runner
+
+    folder = tmp_path_factory.mktemp("finished")
+    settings = load_settings(make_market(folder), environment={})
+    Runner(settings).catch_up()
+    return settings
+
+
+@pytest.fixture
+def copy_of_finished(finished: Settings, tmp_path: Path) -> Callable[[], Settings]:
+    """Gives a private copy of the finished market, home folder included."""
+
+    def copy() -> Settings:
+        target = tmp_path / "copy"
+        shutil.copytree(finished.config_file.parent, target, symlinks=True)
+        return load_settings(target / "market.yaml", environment={})
+
+    return copy

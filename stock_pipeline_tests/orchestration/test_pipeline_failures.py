@@ -1,0 +1,144 @@
+"""What goes wrong: bad nights, damaged models, killed runs. Nothing wrong is published, and somebody is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from stock_pipeline.config import Settings, load_settings
+from stock_pipeline.orchestration.replay import replay
+from stock_pipeline.orchestration.resources import Platform
+from stock_pipeline.orchestration.runner import RunFailed, Runner
+from stock_pipeline.orchestration.sensors import collect
+from stock_pipeline_tests.conftest import REPOSITORY
+from stock_pipeline_tests.orchestration.conftest import make_market
+
+
+def append(settings: Settings, symbol: str, line: str) -> None:
+    with (settings.config_file.parent / "prices" / f"{symbol}.csv").open("a") as file:
+        file.write(line + "\n")
+
+
+def alerts(settings: Settings, runner: Runner) -> list[str]:
+    platform = Platform(settings)
+    for record in runner.instance.get_run_records(limit=20, ascending=True):
+        collect(platform, record, runner.instance)
+    return [alert.title for alert in platform.alert_outbox.open_alerts()]
+
+
+@pytest.mark.requirement("P1", "P3", "R1.5", "R7.2")
+def test_a_night_of_impossible_prices_is_not_published(copy_of_finished: Callable[[], Settings]) -> None:
+    settings = copy_of_finished()
+    lake = Platform(settings).lake
+    before = lake.read("predictions/published")
+    for symbol in ("AAPL", "AMZN", "GOOG"):
+        append(settings, symbol, f"{symbol},2021-07-01,-5,1,2,-3,100,1")
+    append(settings, "NFLX", "NFLX,2021-07-01,533.1,537.0,525.7,533.5,2805400,533.5")
+    runner = Runner(settings)
+    with pytest.raises(RunFailed, match="quarantine_is_rare"):
+        runner.catch_up()
+    assert_frame_equal(lake.read("predictions/published"), before)
+    bad = lake.read("market/quarantined_bars").filter(pl.col("session").cast(pl.String) == "2021-07-01")
+    assert set(bad["symbol"]) == {"AAPL", "AMZN", "GOOG"}
+    assert bad["reason"].str.len_chars().min() > 10
+    assert any("quarantine_is_rare" in title for title in alerts(settings, runner))
+
+
+@pytest.mark.requirement("P3")
+def test_a_failed_check_alerts_although_the_run_succeeded(copy_of_finished: Callable[[], Settings]) -> None:
+    settings = copy_of_finished()
+    file = settings.config_file.parent / "prices" / "NFLX.csv"
+    lines = [line for line in file.read_text().splitlines() if "2020-05-12" not in line]
+    file.write_text("\n".join(lines) + "\n")
+    (settings.home / "lake").rename(settings.home / "old_lake")
+    runner = Runner(settings)
+    outcome = runner.years("prepare", None, None, rebuild=False)
+    assert "market/validated_bars: bars_have_no_gaps" in outcome.failed_checks
+    found = alerts(settings, runner)
+    assert any("bars_have_no_gaps" in title for title in found)
+    assert alerts(settings, runner) == found, "looking again at the same runs tells nothing twice"
+    file.write_text((REPOSITORY / "data" / "sample" / "bars" / "NFLX.csv").read_text())
+    runner.years("prepare", None, None, rebuild=False)
+    assert not any("bars_have_no_gaps" in title for title in alerts(settings, runner)), "over again: resolved"
+
+
+@pytest.mark.requirement("R1.5", "R4.3")
+def test_a_damaged_champion_is_never_used(tmp_path: Path) -> None:
+    settings = load_settings(make_market(tmp_path, changes={"models": {
+        "families": ["ridge"], "train": {"folds": 2, "holdout_sessions": 40}}}), environment={})  # fmt: skip
+    runner = Runner(settings)
+    runner.catch_up()
+    registry = runner.platform.model_registry
+    champion = registry.champion()
+    assert champion is not None
+    folder = registry.locate(champion, str(tmp_path))
+    victim = next(path for path in sorted(folder.rglob("*.skops")))
+    damaged = bytearray(victim.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    victim.write_bytes(bytes(damaged))
+    for symbol, close in (("AAPL", 137.27), ("AMZN", 3432.97), ("GOOG", 2527.37), ("NFLX", 533.54)):
+        append(settings, symbol, f"{symbol},2021-07-01,{close},{close},{close},{close},1000000,{close}")
+    outcomes = runner.catch_up()
+    published = runner.platform.lake.read("predictions/published")
+    newest = published.filter(pl.col("session") == published["session"].max())
+    assert str(newest["session"][0]) == "2021-07-01"
+    assert set(newest["fallback_level"]) == {2}
+    assert set(newest["model_name"]) == {"naive"}
+    assert "IntegrityError" in newest["fallback_reason"][0]
+    assert victim.name in newest["fallback_reason"][0]
+    assert "predictions/published: champion_predicts" in outcomes[0].failed_checks
+    assert (newest["upper"] > newest["lower"]).all()
+
+
+@pytest.mark.requirement("R1.5")
+def test_a_symbol_with_three_rows_is_listed_with_its_reason(copy_of_finished: Callable[[], Settings]) -> None:
+    settings = copy_of_finished()
+    rows = ["symbol,session,open,high,low,close,volume,adj_close"]
+    rows += [f"NEW,2021-06-{day},10,11,9,10.{day},1000,10.{day}" for day in (28, 29, 30)]
+    (settings.config_file.parent / "prices" / "NEW.csv").write_text("\n".join(rows) + "\n")
+    for symbol, close in (("AAPL", 137.27), ("AMZN", 3432.97), ("GOOG", 2527.37), ("NFLX", 533.54), ("NEW", 10.4)):
+        append(settings, symbol, f"{symbol},2021-07-01,{close},{close},{close},{close},1000000,{close}")
+    Runner(settings).catch_up()
+    missing = Platform(settings).lake.read("predictions/unpredicted", symbols=["NEW"])
+    last = missing.filter(pl.col("session").cast(pl.String) == "2021-07-01").row(0, named=True)
+    assert last["reason"] == "too_little_history"
+    assert last["detail"] == "4 of 100 sessions"
+
+
+@pytest.mark.requirement("R1.2")
+def test_a_published_prediction_is_computed_again_to_the_last_bit(finished: Settings) -> None:
+    published = Platform(finished).lake.read("predictions/published")
+    for row in (0, published.height // 2, published.height - 1):
+        comparison = replay(finished, published["prediction_id"][row])
+        assert comparison.identical, comparison.summary()
+
+
+@pytest.mark.requirement("R1.5", "P1")
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["validated_bars ...", "candidates ...", "scored ..."])
+def test_a_killed_run_is_continued_to_the_same_publication(finished: Settings, tmp_path: Path, step: str) -> None:
+    config = make_market(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "stock_pipeline", "-c", str(config), "run"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if step in line:
+            time.sleep(0.15)
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait(60) == -signal.SIGKILL
+    settings = load_settings(config, environment={})
+    Runner(settings).catch_up()
+    lineage = ("config_version",)  # the home folders differ, nothing else
+    one, other = (Platform(s).lake.read("predictions/published").drop(lineage) for s in (settings, finished))
+    assert_frame_equal(one, other, check_exact=True)
