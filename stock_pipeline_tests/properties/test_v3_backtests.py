@@ -140,7 +140,7 @@ def case(market):
 
 
 @pytest.mark.requirement("V3", "R3.3", "R3.4")
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(markets(), settings_cases())
 def test_equals_an_independent_simulation(market, chosen):
     panel, weights, shown, targets = case(market)
@@ -158,7 +158,7 @@ def test_equals_an_independent_simulation(market, chosen):
 
 
 @pytest.mark.requirement("V3", "R3.3")
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(markets(), settings_cases())
 def test_both_ledgers_agree_and_accounts_balance(market, chosen):
     panel, weights, _, _ = case(market)
@@ -188,7 +188,7 @@ def test_both_ledgers_agree_and_accounts_balance(market, chosen):
 
 
 @pytest.mark.requirement("V3", "R3.3")
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(markets(), settings_cases(), st.floats(0, 0.02), st.floats(0, 50))
 def test_costs_only_cost(market, chosen, more, minimum):
     """The same fills under a higher commission never leave more equity, in any session."""

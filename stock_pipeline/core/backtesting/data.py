@@ -60,7 +60,12 @@ class MarketData:
             raise DataError("there are no bars to test on", fix="check the dates and the symbols asked for")
         if "adj_factor" not in bars.columns:
             bars = bars.with_columns(adj_factor=pl.lit(1.0))
+        if bars.schema["session"] != pl.Date():
+            raise DataError("the sessions are not dates", value=str(bars.schema["session"]), allowed="Date")
         bars = bars.filter(pl.col("close").is_not_null())
+        if bars["adj_factor"].null_count():
+            row = bars.filter(pl.col("adj_factor").is_null()).row(0, named=True)
+            raise DataError(f"{row['symbol']} has no adjustment factor on {row['session']}")
         for column in ("open", "high", "low", "close", "adj_factor"):
             if column in bars.columns:
                 bad = bars.filter(~(pl.col(column).is_finite() & (pl.col(column) > 0)))

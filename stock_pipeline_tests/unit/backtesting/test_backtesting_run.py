@@ -241,6 +241,8 @@ def test_the_report_warns_of_what_is_too_good_and_of_nothing():
         (lambda b: b.with_columns(close=-pl.col("close")), DataError, "cannot be traded at"),
         (lambda b: b.with_columns(open=pl.lit(float("inf"))), DataError, "open of A<b> on 2020-01-01"),
         (lambda b: b.head(1), DataError, "fewer than two sessions"),
+        (lambda b: b.with_columns(pl.col("session").cast(pl.String)), DataError, "not dates"),
+        (lambda b: b.with_columns(adj_factor=pl.lit(None, dtype=pl.Float64)), DataError, "no adjustment factor"),
     ],
 )
 def test_bad_bars_are_refused(change, error, message):
@@ -259,3 +261,28 @@ def test_settings_that_the_data_cannot_serve_are_refused():
     settings = BacktestSettings(execution=ExecutionSettings(rules="XX"))
     with pytest.raises(ConfigurationError, match="unknown exchange rules"):
         run_backtest("buy_and_hold", None, bars, settings=settings)
+
+
+@pytest.mark.requirement("R3.1", "R3.5")
+def test_on_the_sample_market(sample_dir):
+    """Real raw prices with splits, entries and exits: no jump of equity at a split, everything reconciled."""
+    files = sorted((sample_dir / "bars").glob("*.csv")) if (sample_dir / "bars").is_dir() else []
+    if not files:
+        pytest.skip("the sample market is not there")
+    bars = pl.concat([pl.read_csv(f, try_parse_dates=True) for f in files]).sort("symbol", "session")
+    ratio = pl.col("adj_close") / pl.col("close")
+    bars = bars.with_columns(adj_factor=ratio / ratio.first().over("symbol"), volume=pl.col("volume").cast(pl.Float64))
+    settings = BacktestSettings(start=date(2004, 1, 2), portfolio=PortfolioSettings(trailing_stop=0.3))
+    result = run_backtest("momentum_rank", {"top": 3}, bars, settings=settings)
+    assert result.reconciliation.agrees
+    assert result.metrics["trades"] > 20
+    assert result.equity["return"].min() > -0.25
+    jumps = bars.with_columns(jump=pl.col("adj_factor") / pl.col("adj_factor").shift(1).over("symbol")).filter(
+        pl.col("jump") > 1.5
+    )
+    held = result.positions.join(jumps.select("symbol", "session"), on=["symbol", "session"])
+    assert held.height > 0
+    shares = result.fills["shares"].to_numpy()
+    whole = result.fills.filter(pl.col("side") == "buy")["shares"].to_numpy()
+    assert np.abs(whole - np.round(whole)).max() < 1e-6
+    assert len(shares) > len(whole)
