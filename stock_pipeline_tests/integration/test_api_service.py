@@ -264,7 +264,9 @@ def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
         "serve(Lake(sys.argv[1]), port=int(sys.argv[2]), home=sys.argv[3], poll_seconds=0.05)"
     )
     server = subprocess.Popen(
-        [sys.executable, "-c", code, lake.root, str(port), str(tmp_path)], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code, lake.root, str(port), str(tmp_path)],
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[2],
     )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
