@@ -44,7 +44,7 @@ def check_inputs(bars: pl.DataFrame, fs: FeatureSet) -> None:
     Raises
     ------
     DataError
-        When a key or ``adj_factor`` is missing.
+        When a key or ``adj_factor`` is missing, or ``adj_factor`` is wholly null.
     ConfigurationError
         When a needed column is missing or wholly null, naming it and the features that need it.
     """
@@ -53,6 +53,11 @@ def check_inputs(bars: pl.DataFrame, fs: FeatureSet) -> None:
             raise DataError(
                 "Bars lack a column", value=key, allowed=f"symbol, session, adj_factor, {', '.join(fs.inputs)}"
             )
+    if bars.height and bars["adj_factor"].null_count() == bars.height:
+        raise DataError(
+            "Column 'adj_factor' of the bars holds no values",
+            fix="make factors with core.market.corporate_actions, or set 1.0 where prices are adjusted already",
+        )
     given = columns_with_data(bars)
     for column in fs.inputs:
         if column not in given:

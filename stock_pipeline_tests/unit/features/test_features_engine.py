@@ -81,6 +81,7 @@ def test_no_rows_give_no_rows(market: pl.DataFrame) -> None:
         (lambda b: pl.concat([b.head(5), b.slice(4)]), r"row 5 .* follows"),
         (lambda b: b.sort("session", "symbol"), "not sorted"),
         (lambda b: b.drop("adj_factor"), "lack a column: 'adj_factor'"),
+        (lambda b: b.with_columns(adj_factor=pl.lit(None, pl.Float64)), "'adj_factor' of the bars holds no values"),
         (lambda b: b.drop("session"), "lack a column: 'session'"),
         (lambda b: b.with_columns(pl.col("session").cast(pl.Datetime)), "'session' of the bars has the wrong type"),
         (lambda b: b.with_columns(session=pl.lit(None, pl.Date)), "'session' of the bars holds nulls"),
