@@ -57,7 +57,7 @@ class Panel:
     Notes
     -----
     Every array that a panel hands out is shared by all features and therefore read-only. Arrays passed to the
-    operations must be float64 of shape (rows,). A window that is not full or holds a NaN gives NaN.
+    operations have the shape (rows,) and are taken as float64. A window that is not full or holds a NaN gives NaN.
     ``n`` is the number of rows in a window, the current row included.
     """
 
@@ -151,7 +151,7 @@ class Panel:
         return view
 
     def _kernel(self, name: str, *arrays: Array, rest: tuple[Any, ...]) -> Any:
-        originals = (self._originals.get(id(x), x) for x in arrays)
+        originals = (np.ascontiguousarray(self._originals.get(id(x), x), dtype=np.float64) for x in arrays)
         return getattr(_kernels(), name)(*originals, self.offsets, *rest)
 
     def _window(self, name: str, x: Array, *rest: Any) -> Any:

@@ -94,6 +94,8 @@ def test_features_cannot_disturb_each_other(bars: pl.DataFrame) -> None:
 
     with pytest.raises(ConfigurationError, match=r"'suspect' .* failed with ValueError.*read-only"):
         features.compute(bars, _set(spoil))
+    of_booleans = _set(lambda p: p.mean(p.growth(p.close) > 0, 5))
+    assert features.compute(bars, of_booleans)["suspect"].drop_nulls().is_between(0, 1).all()
     same_key = _set(lambda p: p.once("gain", lambda: p.close * 0.0), 0)
     both = FeatureSet("both", (*same_key.features, features.get("rsi_6")))
     alone = features.compute(bars, features.feature_set(["rsi_6"]))
