@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import warnings
 from datetime import date, timedelta
 from pathlib import Path
@@ -122,6 +123,7 @@ def timed_once(call) -> float:
 
 
 def single(repeat: int) -> dict[str, float]:
+    os.environ["TQDM_DISABLE"] = "1"
     from backtesting import Backtest, Strategy
     from backtesting.lib import crossover
     from backtesting.test import GOOG, SMA

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from stock_pipeline.core.backtesting.account import Account
 from stock_pipeline.core.backtesting.data import Matrix, Panel
 from stock_pipeline.core.backtesting.fills import BLOCKS, REASONS, Execution, Recorder
-from stock_pipeline.core.backtesting.market_view import Charges, market_view
-from stock_pipeline.core.backtesting.orders import cap_orders, fit_buying_power, order_shares, round_lots, split_order
+from stock_pipeline.core.backtesting.market_view import Charges, admit, market_view
+from stock_pipeline.core.backtesting.orders import fit_buying_power, order_shares, round_lots, split_order
 from stock_pipeline.core.backtesting.settings import BacktestSettings
 from stock_pipeline.core.backtesting.stops import stop_fills
 from stock_pipeline.core.errors import ConfigurationError
@@ -173,16 +173,15 @@ class _Loop:
         lots = market.minimum[columns], market.step[columns]
         held = account.units[columns] * factor
         equity = account.equity(market.price[t])
-        block = np.zeros(len(columns), dtype=np.int64)
-        known = np.isfinite(raw)
-        raw = np.where(known, raw, 1.0)
+        # A symbol without any bar so far is halted below; its price must only not be NaN until then.
+        raw = np.where(np.isfinite(raw), raw, 1.0)
         target = np.where(weight == 0, 0.0, weight * max(equity, 0.0) / raw)
         order = order_shares(held, target, *lots)
         if execution.minimum_trade_weight > 0:
             small = (np.abs(order) * raw < execution.minimum_trade_weight * equity) & (weight != 0)
             order = np.where(small, 0.0, order)
         wanted = order.copy()
-        order, block = self._blocked(t, columns, raw, order, block, np.zeros(len(columns)), known)
+        order, block = self._admit(t, columns, raw, order, np.zeros(len(columns)))
         fitted = fit_buying_power(
             held,
             order,
@@ -203,39 +202,11 @@ class _Loop:
         self.forced[done] = False
         self._fill(t, 0, columns, fitted, raw, held, reason)
 
-    def _blocked(
-        self,
-        t: int,
-        columns: NDArray[np.int64],
-        raw: Vector,
-        order: Vector,
-        block: NDArray[np.int64],
-        used: Vector,
-        known: NDArray[np.bool_] | None = None,
+    def _admit(
+        self, t: int, columns: NDArray[np.int64], raw: Vector, order: Vector, used: Vector
     ) -> tuple[Vector, NDArray[np.int64]]:
-        """Apply halts, price limits and the share of volume to signed orders at raw prices."""
-        market = self.market
-        active = order != 0
-        closed = active & ~market.tradable[t, columns]
-        if known is not None:
-            closed |= active & ~known
-        block = np.where(closed, _B["halted"], block)
-        if market.up is not None and market.down is not None:
-            half = market.rules.tick / 2
-            block = np.where(
-                active & (block == 0) & (order > 0) & (raw >= market.up[t, columns] - half), _B["limit_up"], block
-            )
-            low = active & (block == 0) & (order < 0) & (raw <= market.down[t, columns] + half)
-            block = np.where(low, _B["limit_down"], block)
-        order = np.where(block != 0, 0.0, order)
-        share = self.settings.execution.max_participation
-        if share is not None and self.panel.volume is not None:
-            volume = self.panel.volume[t, columns]
-            cap = np.where(np.isfinite(volume), share * volume, np.inf) - used
-            cut = cap_orders(order, cap, market.minimum[columns], market.step[columns])
-            block = np.where(cut != order, _B["volume"], block)
-            order = cut
-        return order, block
+        volume = None if self.panel.volume is None else self.panel.volume[t, columns]
+        return admit(self.market, self.settings.execution.max_participation, t, columns, raw, order, volume, used)
 
     def _stops(self, t: int) -> None:
         account, market = self.account, self.market
@@ -264,7 +235,8 @@ class _Loop:
             rest = -side * round_lots(np.abs(position) - fresh, market.minimum[columns], market.step[columns])
             order = np.where(fresh > 0, rest, order)
             block = np.where((fresh > 0) & (order == 0), _B["bought_today"], block)
-        order, block = self._blocked(t, columns, price / factor, order, block, account.traded[columns] * factor)
+        admitted, refused = self._admit(t, columns, price / factor, order, account.traded[columns] * factor)
+        order, block = admitted, np.where(refused != 0, refused, block)
         block = np.where((block == 0) & (np.abs(order) < np.abs(position)), _B["bought_today"], block)
         self._missed(t, columns, -position, order, block)
         filled = order != 0

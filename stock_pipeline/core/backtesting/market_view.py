@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stock_pipeline.core.backtesting.data import Matrix, Panel
+from stock_pipeline.core.backtesting.fills import BLOCKS
+from stock_pipeline.core.backtesting.orders import cap_orders
 from stock_pipeline.core.backtesting.settings import BacktestSettings, CostSettings
 from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline.core.market.exchange_rules import ExchangeRules, rules
 
 Vector = NDArray[np.float64]
+_HALTED, _LIMIT_UP, _LIMIT_DOWN, _VOLUME = (BLOCKS.index(x) for x in ("halted", "limit_up", "limit_down", "volume"))
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,51 @@ def _delistings(present: NDArray[np.bool_], after: int | None) -> dict[int, NDAr
     last = np.maximum.accumulate(np.where(present, rows, -1), axis=0)
     at, columns = np.nonzero((rows - last == after) & (last >= 0))
     return {int(t): columns[at == t] for t in np.unique(at)}
+
+
+def admit(
+    market: MarketView,
+    share: float | None,
+    t: int,
+    columns: NDArray[np.int64],
+    raw: Vector,
+    order: Vector,
+    volume: Vector | None,
+    used: Vector,
+) -> tuple[Vector, NDArray[np.int64]]:
+    """What the exchange lets through of signed raw orders of one session.
+
+    Parameters
+    ----------
+    market, t, columns
+        The market, and the session and symbols of the orders.
+    share
+        Largest share of the volume, or ``None``.
+    raw, order, volume, used
+        Raw price, signed order, the session's volume (``None`` or NaN: unknown) and shares traded in it already, each
+        of shape (orders,).
+
+    Returns
+    -------
+    order : numpy.ndarray
+        0 where the symbol is halted or stands at the limit in the order's direction; cut to the share of volume.
+    block : numpy.ndarray
+        Codes of `BLOCKS`.
+    """
+    active = order != 0
+    block = np.where(active & ~market.tradable[t, columns], _HALTED, 0)
+    if market.up is not None and market.down is not None:
+        half = market.rules.tick / 2
+        free = active & (block == 0)
+        block = np.where(free & (order > 0) & (raw >= market.up[t, columns] - half), _LIMIT_UP, block)
+        block = np.where(free & (order < 0) & (raw <= market.down[t, columns] + half), _LIMIT_DOWN, block)
+    order = np.where(block != 0, 0.0, order)
+    if share is not None and volume is not None:
+        cap = np.where(np.isfinite(volume), share * volume, np.inf) - used
+        cut = cap_orders(order, cap, market.minimum[columns], market.step[columns])
+        block = np.where(cut != order, _VOLUME, block)
+        order = cut
+    return order, block
 
 
 class Charges:
