@@ -313,7 +313,8 @@ def test_mlflow_itself_can_open_a_version(tmp_path):
 def test_two_processes_may_open_a_new_registry_at_once(tmp_path):
     code = (
         "import sys; from stock_pipeline.storage.model_registry import ModelRegistry;"
-        "r = ModelRegistry(f'sqlite:///{sys.argv[1]}/mlflow.db', sys.argv[1] + '/artifacts'); print(r.experiment_id, r.versions())"
+        "r = ModelRegistry(f'sqlite:///{sys.argv[1]}/mlflow.db', sys.argv[1] + '/artifacts');"
+        "print(r.experiment_id, r.versions())"
     )
     started = [
         subprocess.Popen(

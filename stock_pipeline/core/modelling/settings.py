@@ -51,7 +51,7 @@ class TrainingSettings(Parameters):
         description="Training labels beyond this quantile on either side are set to it; 0: none.",
     )
     min_rows: int = Field(default=200, ge=20, description="Fewer training rows than this in a fold are an error.")
-    threads: int = Field(default=0, ge=0, description="Threads of each fit; 0: all cores.")
+    threads: int = Field(default=0, ge=0, description="Threads of each fit; 0: by the size of the data.")
 
     @model_validator(mode="after")
     def _rolling_has_a_length(self) -> TrainingSettings:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from stock_pipeline.core.modelling.families import skops_files
-from stock_pipeline.core.modelling.families.base import FitData, FittedModel, ModelFamily
+from stock_pipeline.core.modelling.families.base import FitData, FittedModel, ModelFamily, threads_for
 from stock_pipeline.core.parameters import Parameters
 
 _FILE = "model.skops"
@@ -51,7 +51,10 @@ class FittedHistGradientBoosting(FittedModel):
     def _predict(self, x: np.ndarray) -> np.ndarray:
         if not len(x):
             return np.empty(0)
-        return np.asarray(self._estimator.predict(x), dtype=np.float64)
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(limits=threads_for(x) or None, user_api="openmp"):
+            return np.asarray(self._estimator.predict(x), dtype=np.float64)
 
     def importance(self) -> dict[str, float]:
         """Return each feature's share of the total gain, summed over the splits of all trees."""

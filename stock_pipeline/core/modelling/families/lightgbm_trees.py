@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from stock_pipeline.core.modelling.families.base import FitData, FittedModel, ModelFamily
+from stock_pipeline.core.modelling.families.base import FitData, FittedModel, ModelFamily, threads_for
 from stock_pipeline.core.parameters import Parameters
 
 
@@ -56,7 +56,7 @@ class FittedLightGBM(FittedModel):
     def _predict(self, x: np.ndarray) -> np.ndarray:
         if not len(x):
             return np.empty(0)
-        return np.asarray(self._booster.predict(x), dtype=np.float64)
+        return np.asarray(self._booster.predict(x, num_threads=threads_for(x)), dtype=np.float64)
 
     def importance(self) -> dict[str, float]:
         """Return each feature's share of the total gain."""
