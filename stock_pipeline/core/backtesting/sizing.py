@@ -125,7 +125,8 @@ def _volatility_scale(
 ) -> float:
     """Factor that brings the portfolio of all standing and new weights to the volatility aimed at.
 
-    The volatility is the sample deviation of the returns that these weights would have had over the last window.
+    The volatility is the sample deviation of the returns that these weights would have had over the last window; the
+    factor is 0, so that nothing is held, until there is a whole window.
     """
     portfolio = standing.copy()
     portfolio[decided] = new

@@ -225,3 +225,20 @@ def test_shorts_are_refused_where_the_rules_forbid_them():
         trade(bars, {0: -1.0})
     fills, _ = trade(bars, {0: -1.0}, execution={"shorting": "allowed"})
     assert fills["shares"].to_list() == [-9_900.0]  # 10,000 less what duty and fee leave room for
+
+
+@pytest.mark.requirement("R3.3")
+@pytest.mark.parametrize(
+    ("rules", "fractional", "shares"),
+    [
+        ("US", None, 333.0),
+        ("US", True, 1000 / 3),
+        ("none", None, 1000 / 3),
+        ("none", False, 333.0),
+        ("CN", None, 300.0),
+    ],
+)
+def test_fractions_of_shares(rules, fractional, shares):
+    bars = made_up([(3, 3, 3, 3, 1e6)] * 2)
+    fills, _ = trade(bars, {0: 0.5}, rules=rules, execution={"fractional": fractional}, portfolio={"capital": 2_000.0})
+    assert fills["shares"].to_list() == pytest.approx([shares])
