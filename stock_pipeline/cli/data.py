@@ -37,8 +37,7 @@ models:
   train: {{window: expanding, folds: 5, embargo: 5}}
 backtests:
   strategies: [buy_and_hold, sma_cross, momentum_rank, model_rank]
-  settings:
-    costs: {{commission_rate: 0.0005, slippage_bps: 5}}
+  costs: {{commission_bps: 5, slippage_bps: 5}}
 """
 
 

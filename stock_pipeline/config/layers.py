@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,46 @@ from typing import Any
 import yaml
 
 from stock_pipeline.core.errors import ConfigurationError
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML as people expect it in a list of symbols, and without keys that silently replace each other.
+
+    ``ON`` and ``NO`` are texts (in YAML 1.1 they are booleans), ``000001`` is a text (it would be an octal number).
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that stands twice."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key.__hash__ is not None and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key if key.__hash__ is not None else str(key))
+        return super().construct_mapping(node, deep)
+
+
+_BOOL, _INT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_BOOL, _INT)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML text (see `_Loader`).
+
+    Raises
+    ------
+    yaml.YAMLError
+        The text is not YAML, or a key stands twice.
+    """
+    return yaml.load(text, Loader=_Loader)
+
 
 ENV_PREFIX = "STOCK_PIPELINE__"
 """``STOCK_PIPELINE__MODELS__HORIZON=10`` sets ``models.horizon``; values are read as YAML."""
@@ -32,7 +73,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             fix=f"write one with `stock-pipeline init` or correct the path ({error})",
         ) from error
     try:
-        data = yaml.safe_load(text)
+        data = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigurationError(
             f"the configuration file {path} is not valid YAML", allowed="YAML", fix=" ".join(str(error).split())
@@ -67,7 +108,7 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
                 "an environment variable does not name a key", value=name, allowed=f"{ENV_PREFIX}SECTION__KEY"
             )
         try:
-            value = yaml.safe_load(environment[name])
+            value = parse_yaml(environment[name])
         except yaml.YAMLError:
             value = environment[name]
         branch: dict[str, Any] = {}

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from stock_pipeline.config.layers import from_environment, merge, read_yaml
+from stock_pipeline.config.explaining import faults_of, report
+from stock_pipeline.config.layers import ENV_PREFIX, from_environment, merge, read_yaml
+from stock_pipeline.config.production import unsafe
+from stock_pipeline.config.registered import unknown
 from stock_pipeline.config.settings import Settings
 from stock_pipeline.core.errors import ConfigurationError
 
+ENVIRONMENTS = ("dev", "test", "prod")
 CONFIG_VARIABLE = "STOCK_PIPELINE_CONFIG"
 DEFAULT_FILE = "stock_pipeline.yaml"
 SAMPLE_FILE = Path(__file__).resolve().parents[2] / "data" / "sample" / "market.yaml"
+_FIXED = "config_file: there is no such key; the file that is read is chosen by --config"
 
 
 def find_config(path: str | Path | None = None, environment: Mapping[str, str] | None = None) -> Path:
@@ -77,57 +81,24 @@ def load_settings(
     home = environment.get("STOCK_PIPELINE_HOME")
     if home:
         variables = merge(variables, {"home": str(Path(home).expanduser().resolve())})
-    top = merge(merge(values, variables), overrides or {})
-    layered = file.with_suffix(f".{top.get('environment', 'dev')}{file.suffix}")
-    if layered.is_file():
-        values = merge(values, read_yaml(layered))
+    chosen = merge(merge(values, variables), overrides or {}).get("environment", ENVIRONMENTS[0])
+    layered = file.with_suffix(f".{chosen}{file.suffix}") if chosen in ENVIRONMENTS else None
+    if layered is not None and layered.is_file():
+        over = read_yaml(layered)
+        if over.get("environment", chosen) != chosen:
+            raise ConfigurationError(
+                f"{layered} is read because the environment is {chosen!r}, and cannot name another one",
+                value=over["environment"],
+                fix=f"set it in {file.name}, or by {ENV_PREFIX}ENVIRONMENT",
+            )
+        values = merge(values, over)
     merged = merge(merge(values, variables), overrides or {})
+    refused = [_FIXED] if "config_file" in merged else []
     try:
         settings = Settings.model_validate({**merged, "config_file": file})
     except ValidationError as error:
-        raise ConfigurationError(explain(error, file)) from error
-    return settings.resolved(file.parent)
-
-
-def explain(error: ValidationError, file: Path) -> str:
-    """Turn pydantic's errors into one line a fault: key, value, what is allowed."""
-    faults = [_fault(item) for item in error.errors(include_url=False)]
-    head = f"the configuration {file} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:"
-    return "\n".join([head, *(f"  - {fault}" for fault in faults)])
-
-
-def _fault(item: Any) -> str:
-    location = [part for part in item["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
-    key = ".".join(str(part) for part in location) or "(whole)"
-    value = item.get("input")
-    shown = f"{type(value).__name__}" if isinstance(value, dict | BaseModel) else repr(value)
-    if item["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(known)}" if known else ""
-        return f"{key}: there is no such key; {hint}".rstrip("; ")
-    if item["type"] == "missing":
-        return f"{key}: must be given"
-    context = item.get("ctx") or {}
-    if "error" in context:
-        return f"{key}: {context['error']} (value {shown})"
-    message = str(item["msg"])
-    return f"{key}: {message[0].lower()}{message[1:]} (value {shown})"
-
-
-def _known_keys(location: list[Any]) -> list[str]:
-    """Names of the fields of the settings section at `location` (empty where it cannot be told)."""
-    models: list[type[BaseModel]] = [Settings]
-    for part in location:
-        below: list[type[BaseModel]] = []
-        for model in models:
-            if isinstance(part, str) and part in model.model_fields:
-                below += _models_in(model.model_fields[part].annotation)
-        models = below or models
-    return sorted({name for model in models for name in model.model_fields if name != "config_file"})
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+        raise ConfigurationError(report([*refused, *faults_of(error)], file)) from error
+    faults = [*refused, *unknown(settings, file.parent), *unsafe(settings)]
+    if faults:
+        raise ConfigurationError(report(faults, file))
+    return settings.resolved(file.parent, environment)

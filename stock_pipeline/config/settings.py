@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from stock_pipeline.config.backtests import BacktestsSettings
+from stock_pipeline.config.storage import StorageSettings
 from stock_pipeline.core.backtesting.settings import BacktestSettings
-from stock_pipeline.core.market.source_settings import SourceSettings
+from stock_pipeline.core.market.source_settings import FilesSource, SourceSettings, TableFile
 from stock_pipeline.core.modelling.promotion import PromotionPolicy
 from stock_pipeline.core.modelling.search import SearchSettings
 from stock_pipeline.core.modelling.settings import TrainingSettings
@@ -26,11 +29,27 @@ from stock_pipeline.core.risk.settings import RiskSettings
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 
 
+def _unique(names: list[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"each name may be listed once; listed again: {', '.join(twice)}")
+    return names
+
+
+UniqueNames = Annotated[list[str], AfterValidator(_unique)]
+
+
 class History(Parameters):
     """Years that the market's yearly partitions span."""
 
     first: int = Field(1990, ge=1900, le=2200, description="first year")
     last: int | None = Field(None, ge=1900, le=2200, description="last year of a market that has ended; null = now")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"last ({self.last}) must not be before first ({self.first})")
+        return self
 
 
 class MarketSettings(Parameters):
@@ -40,14 +59,31 @@ class MarketSettings(Parameters):
     calendar: str = Field(description="exchange calendar such as XNYS, XSHG, XTKS, XNSE or 24/7")
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="ISO 4217 code")
     history: History = History()
-    owner: str = Field("team:quant", description="owner shown on every asset: team:NAME or an e-mail address")
+    owner: str = Field(
+        "team:quant",
+        pattern=r"^(team:[A-Za-z0-9_-]+|[^@\s:]+@[^@\s:]+\.[^@\s:]+)$",
+        description="owner shown on every asset: team:NAME or an e-mail address",
+    )
 
 
 class UniverseSettings(Parameters):
     """Which symbols are predicted and traded, and when."""
 
     symbols: Literal["all"] | list[str] = Field("all", description="all, or a list of symbols")
+    membership: TableFile | None = Field(
+        None, description="file of symbol, start, end: who belongs to the universe when (also source.membership)"
+    )
     min_history: int = Field(252, ge=2, le=5000, description="sessions a symbol needs before it is predicted")
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _all_or_some(cls, value: Any) -> Any:
+        if value == "all" or (isinstance(value, list) and value and all(isinstance(item, str) for item in value)):
+            return value
+        if isinstance(value, list) and value:
+            odd = next(item for item in value if not isinstance(item, str))
+            raise ValueError(f"{odd!r} is not text; write symbols in quotes, such as '{odd}'")
+        raise ValueError("write all, or a list of symbols such as [AAPL, '600000']")
 
 
 class GateSettings(Parameters):
@@ -59,7 +95,7 @@ class GateSettings(Parameters):
 class FeatureSettings(Parameters):
     """Which features are computed."""
 
-    sets: list[str] = Field(["technical", "statistical"], min_length=1, description="named feature sets")
+    sets: UniqueNames = Field(["technical", "statistical"], min_length=1, description="named feature sets")
     exclude: list[str] = Field([], description="features left out")
     modules: list[str] = Field([], description="dotted paths of users' own feature modules")
     missing_columns: Literal["error", "drop"] = Field(
@@ -70,7 +106,7 @@ class FeatureSettings(Parameters):
 class ModelSettings(Parameters):
     """What is trained and how it is judged."""
 
-    families: list[str] = Field(["lightgbm", "ridge"], min_length=1, description="model families to train")
+    families: UniqueNames = Field(["lightgbm", "ridge"], min_length=1, description="model families to train")
     parameters: dict[str, dict[str, Any]] = Field({}, description="parameters by family")
     horizon: int = Field(5, ge=1, le=252, description="sessions that a prediction looks ahead")
     seed: int = Field(7, ge=0, le=2**31 - 1, description="seed of everything random")
@@ -95,51 +131,6 @@ class PredictionSettings(Parameters):
     score: ScoreSettings = ScoreSettings()
     publication: PublicationSettings = PublicationSettings()
     drift: DriftSettings = DriftSettings()
-
-
-class StrategySettings(Parameters):
-    """One strategy to backtest."""
-
-    name: str = Field(description="a registered strategy")
-    parameters: dict[str, Any] = Field({}, description="its parameters; the defaults where left out")
-
-
-class BacktestsSettings(Parameters):
-    """Which strategies are backtested, under which rules."""
-
-    strategies: list[StrategySettings] = Field(
-        [StrategySettings(name=name) for name in ("buy_and_hold", "sma_cross", "momentum_rank", "model_rank")]
-    )
-    modules: list[str] = Field([], description="dotted paths of users' own strategy modules")
-    settings: BacktestSettings = BacktestSettings()
-
-    @field_validator("strategies", mode="before")
-    @classmethod
-    def _names_are_enough(cls, value: Any) -> Any:
-        return (
-            [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
-        )
-
-    @model_validator(mode="after")
-    def _unique(self) -> Self:
-        names = [strategy.name for strategy in self.strategies]
-        if len(set(names)) != len(names):
-            raise ValueError("each strategy may be listed once")
-        return self
-
-
-class StorageSettings(Parameters):
-    """Where state is kept; everything defaults to the home folder."""
-
-    lake: str | None = Field(None, description="folder or object-store address of the tables")
-    options: dict[str, str] = Field({}, description="object-store options")
-    mlflow: str | None = Field(None, description="MLflow tracking URI; a file in the home folder by default")
-    artifacts: str | None = Field(None, description="folder or address of model files")
-    metadata: str | None = Field(None, description="SQLAlchemy address of the metadata database")
-    lake_uri: str = ""
-    mlflow_uri: str = ""
-    artifacts_uri: str = ""
-    metadata_url: str = ""
 
 
 class ScheduleSettings(Parameters):
@@ -192,18 +183,38 @@ class Settings(Parameters):
     services: ServiceSettings = ServiceSettings()
     config_file: Path = Path()
 
-    def resolved(self, folder: Path) -> Settings:
-        """Make every path absolute, relative to `folder`, and fill the storage addresses."""
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, value: Any) -> Any:
+        """A section whose keys are all commented out is as good as absent."""
+        if not isinstance(value, dict):
+            return value
+        return {key: below for key, below in value.items() if below is not None or key not in cls.model_fields}
+
+    @model_validator(mode="after")
+    def _one_membership(self) -> Self:
+        if self.universe.membership is not None and self.source.membership is not None:
+            raise ValueError("universe.membership and source.membership are the same file; keep one")
+        return self
+
+    def resolved(self, folder: Path, environment: Mapping[str, str]) -> Settings:
+        """Make every path absolute, relative to `folder`, look up ``env:NAME`` values, fill the storage addresses."""
         home = (folder / self.home.expanduser()).resolve()
-        storage = self.storage.model_copy(
+        source = self.source
+        if self.universe.membership is not None:
+            source = source.model_copy(update={"membership": self.universe.membership})
+        return self.model_copy(
             update={
-                "lake_uri": _address(self.storage.lake, folder, home / "lake"),
-                "mlflow_uri": self.storage.mlflow or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
-                "artifacts_uri": _address(self.storage.artifacts, folder, home / "mlflow" / "artifacts"),
-                "metadata_url": self.storage.metadata or f"sqlite:///{home / 'metadata.db'}",
+                "home": home,
+                "storage": self.storage.resolved(folder, home, environment),
+                "source": _source(source, folder),
             }
         )
-        return self.model_copy(update={"home": home, "storage": storage, "source": _source(self.source, folder)})
+
+    @property
+    def backtest(self) -> BacktestSettings:
+        """Settings of one back-test, with what follows from the market."""
+        return self.backtests.settings(self.market.calendar)
 
     @property
     def scoring(self) -> ScoreSettings:
@@ -218,19 +229,14 @@ class Settings(Parameters):
 
 
 def _source(source: SourceSettings, folder: Path) -> SourceSettings:
-    """Make the paths of a files source absolute."""
-    if source.kind != "files":
-        return source
-    update: dict[str, Any] = {"path": str((folder / Path(source.path).expanduser()).resolve())}
+    """Make the paths of a source absolute."""
+
+    def absolute(path: str) -> str:
+        return str((folder / Path(path).expanduser()).resolve())
+
+    update: dict[str, Any] = {"path": absolute(source.path)} if isinstance(source, FilesSource) else {}
     for name in ("events", "membership", "benchmark"):
-        file = getattr(source, name)
-        if file is not None:
-            path = str((folder / Path(file.path).expanduser()).resolve())
-            update[name] = file.model_copy(update={"path": path})
+        file = getattr(source, name, None)
+        if isinstance(file, TableFile):
+            update[name] = file.model_copy(update={"path": absolute(file.path)})
     return source.model_copy(update=update)
-
-
-def _address(given: str | None, folder: Path, default: Path) -> str:
-    if given is None:
-        return str(default)
-    return given if "://" in given else str((folder / Path(given).expanduser()).resolve())

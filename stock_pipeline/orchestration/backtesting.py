@@ -55,7 +55,7 @@ def prepare(
     if champion is not None and platform.lake.exists(oos_table(champion.family)):
         predictions = platform.lake.read(oos_table(champion.family)).select("symbol", "session", "prediction")
     version = platform.lake.version(inputs.VALIDATED)
-    chosen = (settings or platform.settings.backtests.settings).model_copy(
+    chosen = (settings or platform.settings.backtest).model_copy(
         update={
             "data_version": f"{inputs.VALIDATED}@{version}",
             "model_version": f"{champion.family} version {champion.version}" if champion else None,

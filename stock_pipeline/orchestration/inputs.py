@@ -8,8 +8,8 @@ from typing import Literal
 
 import polars as pl
 
-from stock_pipeline.config.settings import Settings
-from stock_pipeline.core.features import FeatureSet, available, feature_set, load_user_features
+from stock_pipeline.config.settings import FeatureSettings, Settings
+from stock_pipeline.core.features import INPUTS, FeatureSet, available, feature_set, load_user_features
 from stock_pipeline.core.market import universe
 from stock_pipeline.core.market.bars import BAR_SCHEMA, KEYS
 from stock_pipeline.orchestration.resources import Platform
@@ -20,10 +20,22 @@ VALUES = [column for column in BAR_SCHEMA if column != "known_at"]
 
 
 def chosen_feature_sets(settings: Settings) -> dict[str, FeatureSet]:
-    """The configured feature sets by name, users' modules loaded, excluded features left out."""
+    """The configured feature sets by name, users' modules loaded, excluded features left out.
+
+    Without a configured benchmark, the features that compare with it are left out as well.
+    """
     for module in settings.features.modules:
         load_user_features(module)
-    return {name: feature_set([name], exclude=settings.features.exclude) for name in settings.features.sets}
+    sets = {name: feature_set([name], exclude=_within(name, settings.features)) for name in settings.features.sets}
+    if settings.source.benchmark is not None:
+        return sets
+    return {name: available(chosen, set(INPUTS) - {"benchmark"}) for name, chosen in sets.items()}
+
+
+def _within(name: str, chosen: FeatureSettings) -> list[str]:
+    """The excluded features and sets that this set holds; an exclusion may concern another one."""
+    members = {feature.name for feature in feature_set([name]).features}
+    return [out for out in chosen.exclude if members & {feature.name for feature in feature_set([out]).features}]
 
 
 def usable_features(chosen: FeatureSet, frame: pl.DataFrame, missing: Literal["error", "drop"]) -> FeatureSet:

@@ -97,7 +97,7 @@ def backtest_strategy(
     if not platform.lake.exists("market/validated_bars"):
         raise NotFoundError("there are no bars yet", fix="run `stock-pipeline run` first")
     given = dict(parameters) if isinstance(parameters, Mapping) else parse_parameters(parameters)
-    chosen = settings.backtests.settings.model_copy(update={"start": start, "end": end})
+    chosen = settings.backtest.model_copy(update={"start": start, "end": end})
     prepared = backtesting.prepare(platform, strategy, given, chosen)
     found: dict[str, Any] = {}
 
