@@ -9,15 +9,16 @@ import dagster as dg
 
 from stock_pipeline.observability.alerts import Alert
 
-ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE)
+ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+LOOK = "look at the check's metadata on the asset's page and at the quality report"
 
 
 def run_failure(run: dg.DagsterRun, instance: dg.DagsterInstance, at: datetime) -> Alert:
     """Alert of a failed run, with the step and the innermost cause where the events tell them.
 
-    A run that died without a step event (killed, out of memory) is a failure too.
+    A run that died without a step event (killed, out of memory, over its time limit) is a failure too.
     """
-    step, cause = "no step", "the run ended without a step failure: it was killed, or its process died"
+    step, cause = "no step", _run_message(run, instance)
     failures = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
     if failures:
         event = failures[0].event_log_entry.get_dagster_event()
@@ -25,17 +26,25 @@ def run_failure(run: dg.DagsterRun, instance: dg.DagsterInstance, at: datetime) 
         while error is not None and error.cause is not None:
             error = error.cause
         step, cause = event.step_key or step, error.message.strip() if error else cause
+    again = run.tags.get("dagster/will_retry") == "true"
     return Alert(
         kind="run_failure",
-        severity="error",
+        severity="warning" if again else "error",
         title=f"{run.job_name} failed at {step}",
         body=cause[:2000],
-        fingerprint=f"run_failure:{run.job_name}:{step}",
+        fingerprint=f"{failure_prefix(run)}{step}",
         source_key=f"run_failure:{run.run_id}",
         created_at=at,
         labels={"run": run.run_id, "job": run.job_name},
-        remedy="open the run in the Dagster web UI; after the cause is mended, re-execute it from failure",
+        remedy="Dagster starts it again by itself"
+        if again
+        else "open the run in the Dagster web UI; after the cause is mended, re-execute it from failure",
     )
+
+
+def failure_prefix(run: dg.DagsterRun) -> str:
+    """What the fingerprints of all failures of a run's job begin with: a later success of the job ends them."""
+    return f"run_failure:{run.job_name}:"
 
 
 def check_verdicts(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Iterator[tuple[str, bool, Alert]]:
@@ -46,7 +55,8 @@ def check_verdicts(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Iterator
         found = entry.get_dagster_event().asset_check_evaluation_data
         name = f"{found.asset_key.to_user_string()}:{found.check_name}"
         severe = found.severity == dg.AssetCheckSeverity.ERROR
-        facts = "; ".join(f"{key}: {value.value}" for key, value in found.metadata.items() if _short(value.value))
+        remedy = found.metadata.get("remedy")
+        facts = "; ".join(f"{key}: {value.value}" for key, value in found.metadata.items() if _told(key, value.value))
         yield (
             f"check:{name}",
             found.passed,
@@ -59,10 +69,20 @@ def check_verdicts(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Iterator
                 source_key=f"check:{name}:{run.run_id}",
                 created_at=datetime.fromtimestamp(entry.timestamp, UTC),
                 labels={"run": run.run_id, "job": run.job_name, "asset": found.asset_key.to_user_string()},
-                remedy="look at the check's metadata on the asset's page and at the quality report",
+                remedy=str(remedy.value) if remedy is not None and remedy.value else LOOK,
             ),
         )
 
 
-def _short(value: object) -> bool:
-    return isinstance(value, int | float | str) and len(str(value)) < 200
+def _run_message(run: dg.DagsterRun, instance: dg.DagsterInstance) -> str:
+    """What Dagster noted when it declared the run failed."""
+    records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE).records
+    for record in records:
+        message = record.event_log_entry.get_dagster_event().message
+        if message:
+            return message
+    return "the run ended without a step failure: it was killed, or its process died"
+
+
+def _told(key: str, value: object) -> bool:
+    return key != "remedy" and isinstance(value, int | float | str) and len(str(value)) < 200

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,10 +28,7 @@ def prepare_home(settings: Settings) -> Path:
     dagster_home = settings.home / "dagster"
     dagster_home.mkdir(parents=True, exist_ok=True)
     (settings.home / "mlflow" / "artifacts").mkdir(parents=True, exist_ok=True)
-    target = dagster_home / "dagster.yaml"
-    template = Path(__file__).resolve().parents[2] / "dagster.yaml"
-    if not target.exists():
-        shutil.copyfile(template, target)
+    _copy_unless_edited(Path(__file__).resolve().parents[2] / "dagster.yaml", dagster_home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(dagster_home)
     os.environ[CONFIG_VARIABLE] = str(settings.config_file)
     os.environ["STOCK_PIPELINE_HOME"] = str(settings.home)
@@ -39,6 +36,23 @@ def prepare_home(settings: Settings) -> Path:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     return dagster_home
+
+
+def _copy_unless_edited(template: Path, target: Path) -> None:
+    """Keep a copy of the template up to date, until a person edits the copy: then it is theirs."""
+    text, stamp = template.read_bytes(), target.with_name(f".{target.name}.sha256")
+    present = target.read_bytes() if target.exists() else None
+    ours = present is None or (stamp.exists() and stamp.read_text() == hashlib.sha256(present).hexdigest())
+    if ours and present != text:
+        replace_file(target, text)
+        replace_file(stamp, hashlib.sha256(text).hexdigest().encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file as a whole: readers see the old content or the new."""
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.new")
+    scratch.write_bytes(content)
+    scratch.replace(path)
 
 
 def open_instance(settings: Settings) -> DagsterInstance:

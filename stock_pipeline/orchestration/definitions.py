@@ -21,16 +21,16 @@ warnings.filterwarnings("ignore", category=PreviewWarning)
 
 def build_definitions(platform: Platform) -> dg.Definitions:
     """Build assets, checks, jobs, schedules and sensors of one configuration."""
-    from stock_pipeline.orchestration import jobs, schedules, sensors
+    from stock_pipeline.orchestration import exclusive, jobs, schedules, sensors
     from stock_pipeline.orchestration.assets import backtests, features, market, models, predictions, risk
 
     modules = (market, features, risk, models, predictions, backtests)
     return dg.Definitions(
         assets=[asset for module in modules for asset in module.build(platform)],
-        jobs=jobs.build(),
+        jobs=jobs.build(platform.settings.market.name),
         schedules=schedules.build(platform),
         sensors=sensors.build(platform),
-        executor=dg.in_process_executor,
+        executor=exclusive.executor(platform.settings.home),
     )
 
 

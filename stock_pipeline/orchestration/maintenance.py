@@ -1,10 +1,21 @@
-"""The job that looks after the house: compacts tables, removes what nobody refers to, forgets old runs."""
+"""The job that looks after the house: compacts tables, removes what nobody refers to, forgets old runs.
 
+What a published prediction or a registered model names is never removed: it must stay possible to compute it again.
+"""
+
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import polars as pl
 
+from stock_pipeline.core.errors import PipelineError
+from stock_pipeline.orchestration import inputs, scoring
 from stock_pipeline.orchestration.resources import Platform
+
+ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+OLD_VERSIONS_DAYS = 30
+"""For so long every version of every table can be read; afterwards only those that something names."""
 
 
 def maintenance_job(platform: Platform) -> dg.JobDefinition:
@@ -12,25 +23,36 @@ def maintenance_job(platform: Platform) -> dg.JobDefinition:
 
     @dg.op(description="Join small files of every table and remove files that no kept version refers to.")
     def tidy_lake(context: dg.OpExecutionContext) -> None:
+        kept = {inputs.VALIDATED: named_versions(platform)}
+        failed = []
         for table in platform.lake.tables():
-            platform.lake.compact(table)
-            platform.lake.vacuum(table)
-            context.log.info("tidied %s", table)
+            try:
+                platform.lake.compact(table)
+                deleted = platform.lake.vacuum(
+                    table, retention_days=OLD_VERSIONS_DAYS, keep_versions=kept.get(table) or None
+                )
+            except PipelineError as error:  # one damaged table must not keep the others from being looked after
+                context.log.error("%s could not be tidied: %s", table, error)
+                failed.append(table)
+                continue
+            context.log.info("tidied %s, %s old files deleted", table, deleted)
+        context.add_output_metadata({"tables": len(platform.lake.tables()), "failed": len(failed)})
+        if failed:
+            raise dg.Failure(f"these tables could not be tidied: {', '.join(failed)}")
 
     @dg.op(
-        description="Delete ended runs, with their events, that are older than the configured age.",
-        ins={"after": dg.In(dg.Nothing)},
+        description="Forget ended runs, their logs, reports on request and settled alerts beyond the configured age; "
+        "the newest materialisation of every asset and partition stays.",
     )
-    def forget_old_runs(context: dg.OpExecutionContext) -> None:
+    def forget_the_past(context: dg.OpExecutionContext) -> None:
         before = datetime.now(UTC) - timedelta(days=platform.settings.schedules.keep_runs_days)
-        ended = dg.RunsFilter(
-            statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
-            created_before=before,
-        )
-        records = context.instance.get_run_records(ended, limit=1000)
-        for record in records:
-            context.instance.delete_run(record.dagster_run.run_id)
-        context.log.info("forgot %s runs from before %s", len(records), before.date())
+        figures = {
+            "runs": forget_runs(context.instance, before),
+            "reports": forget_reports(platform, before),
+            "alerts": platform.alert_outbox.purge(before),
+        }
+        context.log.info("forgotten from before %s: %s", before.date(), figures)
+        context.add_output_metadata(figures)
 
     @dg.job(
         name="maintenance",
@@ -38,6 +60,59 @@ def maintenance_job(platform: Platform) -> dg.JobDefinition:
         tags={"dagster/max_runtime": "7200", "stock_pipeline/kind": "maintenance"},
     )
     def maintenance() -> None:
-        forget_old_runs(after=tidy_lake())
+        tidy_lake()
+        forget_the_past()
 
     return maintenance
+
+
+def named_versions(platform: Platform) -> list[int]:
+    """Versions of the validated bars that a scored prediction or a registered model names."""
+    lake, named = platform.lake, set[int]()
+    newest = lake.version(inputs.VALIDATED)
+    if lake.exists(scoring.SCORED):
+        stored = lake.read(scoring.SCORED, columns=["lake_version"])["lake_version"]
+        named |= set(stored.cast(pl.Int64).drop_nulls().unique().to_list())
+    named |= {
+        version.data_version[inputs.VALIDATED]
+        for version in platform.model_registry.versions()
+        if inputs.VALIDATED in version.data_version
+    }
+    return sorted(version for version in named if newest is not None and version <= newest)
+
+
+def forget_runs(instance: dg.DagsterInstance, before: datetime) -> int:
+    """Delete ended runs with their events and logs; returns how many.
+
+    Deleting a run deletes the materialisations that it made: a run that made the newest one of an asset or partition
+    is kept, or the web UI would show the partition as never computed.
+    """
+    kept = set(_runs_of_newest_materialisations(instance))
+    records = instance.get_run_records(dg.RunsFilter(statuses=ENDED, created_before=before), ascending=True)
+    old = [record.dagster_run.run_id for record in records if record.dagster_run.run_id not in kept]
+    for run_id in old:
+        instance.delete_run(run_id)
+        instance.compute_log_manager.delete_logs(prefix=[run_id])
+    return len(old)
+
+
+def forget_reports(platform: Platform, before: datetime) -> int:
+    """Delete reports of back-tests on request that were written before an instant; returns how many files."""
+    folder = platform.reports / "backtests" / "on_request"
+    old = [path for path in folder.glob("*") if path.is_file() and path.stat().st_mtime < before.timestamp()]
+    for path in old:
+        path.unlink()
+    return len(old)
+
+
+def _runs_of_newest_materialisations(instance: dg.DagsterInstance) -> Iterable[str]:
+    made = dg.DagsterEventType.ASSET_MATERIALIZATION
+    for key in instance.get_asset_keys():
+        newest = instance.get_latest_materialization_event(key)
+        if newest is not None:
+            yield newest.run_id
+        by_partition = instance.event_log_storage.get_latest_storage_id_by_partition(key, made)
+        for storage_id in set(by_partition.values()):
+            chosen = dg.AssetRecordsFilter(asset_key=key, storage_ids=[storage_id])
+            for record in instance.fetch_materializations(chosen, limit=1).records:
+                yield record.run_id

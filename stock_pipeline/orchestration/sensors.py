@@ -4,15 +4,19 @@ They are plain sensors, not run-status sensors: a plain sensor keeps its cursor 
 the metadata database or a sink is down. What was seen already is recognised by its source key.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from stock_pipeline.observability.alerts import Alert, build_sinks
-from stock_pipeline.orchestration import alerting
+from stock_pipeline.observability.alerts import build_sinks
+from stock_pipeline.orchestration import alerting, watching
+from stock_pipeline.orchestration.liveness import fail_lost_runs
 from stock_pipeline.orchestration.resources import Platform
 
-BATCH = 500
+BATCH = 200
 OVERLAP = timedelta(minutes=2)
 """Runs are looked at again for so long: the clocks of several writers need not agree to the second."""
 
@@ -27,25 +31,30 @@ def build(platform: Platform) -> list[dg.SensorDefinition]:
         name="collect_alerts",
         minimum_interval_seconds=60,
         default_status=running,
-        description="Failed runs and failed checks of every ended run become alerts, also where the run succeeded.",
+        description="Failed runs, runs whose process is gone and failed checks become alerts, also where the run "
+        "succeeded.",
     )
     def collect_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        lost = fail_lost_runs(context.instance)
         since = datetime.fromisoformat(context.cursor) if context.cursor else datetime.now(UTC) - timedelta(days=1)
-        ended = dg.RunsFilter(statuses=list(alerting.ENDED), updated_after=since - OVERLAP)
-        records = context.instance.get_run_records(ended, limit=BATCH, order_by="update_timestamp", ascending=True)
-        new = sum(collect(platform, record, context.instance) for record in records)
+        records = ended_since(context.instance, since)
+        new = collect_all(platform, records, context.instance)
         if records:
-            context.update_cursor(max(since, records[-1].update_timestamp).isoformat())
-        return dg.SkipReason(f"{len(records)} runs looked at, {new} new alerts")
+            context.update_cursor(max(since, _ended_at(records[-1])).isoformat())
+        return dg.SkipReason(f"{len(records)} runs looked at, {new} new alerts, {len(lost)} runs had died")
 
     @dg.sensor(
-        name="watch_freshness",
+        name="watch_market",
         minimum_interval_seconds=1800,
         default_status=live,
-        description="Raises an alert when the newest bars are older than the exchange calendar allows.",
+        description="Alerts when the newest bars are older than the exchange calendar allows, when the calendar "
+        "itself ends soon, and when the disk of the home folder is nearly full.",
     )
-    def watch_freshness(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        return dg.SkipReason(freshness(platform, datetime.now(UTC)))
+    def watch_market(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        now = datetime.now(UTC)
+        watching.disk_space(platform, now)
+        watching.calendar_end(platform, now)
+        return dg.SkipReason(watching.freshness(platform, now))
 
     @dg.sensor(
         name="deliver_alerts",
@@ -58,69 +67,54 @@ def build(platform: Platform) -> list[dg.SensorDefinition]:
         report = platform.alert_outbox.deliver_due(sinks, datetime.now(UTC))
         return dg.SkipReason(f"sent {report.sent or 'nothing'}; failed {report.failed or 'nothing'}")
 
-    return [collect_alerts, watch_freshness, deliver_alerts]
+    return [collect_alerts, watch_market, deliver_alerts]
+
+
+def ended_since(instance: dg.DagsterInstance, since: datetime) -> Sequence[dg.RunRecord]:
+    """Runs that ended after `since` or shortly before it, oldest first; at most a batch, but always beyond `since`."""
+    ended = dg.RunsFilter(statuses=list(alerting.ENDED), updated_after=since - OVERLAP)
+    limit = BATCH
+    while True:
+        records = instance.get_run_records(ended, limit=limit, order_by="update_timestamp", ascending=True)
+        if len(records) < limit or _ended_at(records[-1]) > since:
+            return records
+        limit *= 2  # the whole batch lies in the overlap: without a larger one the cursor would stand still
 
 
 def collect(platform: Platform, record: dg.RunRecord, instance: dg.DagsterInstance) -> int:
     """Put the alerts of one ended run into the outbox; returns how many were new."""
-    run, outbox = record.dagster_run, platform.alert_outbox
-    at = record.update_timestamp.replace(tzinfo=record.update_timestamp.tzinfo or UTC)
-    new = 0
-    if run.status == dg.DagsterRunStatus.FAILURE:
-        new += outbox.enqueue(alerting.run_failure(run, instance, at))
-    for fingerprint, passed, alert in alerting.check_verdicts(run, instance):
-        if passed:
-            outbox.resolve(fingerprint, alert.created_at)
-        else:
-            new += outbox.enqueue(alert)
+    return collect_all(platform, [record], instance)
+
+
+def collect_all(platform: Platform, records: Sequence[dg.RunRecord], instance: dg.DagsterInstance) -> int:
+    """Put the alerts of ended runs, oldest first, into the outbox; returns how many were new.
+
+    A run may be looked at again later. What it says in favour of a check or a job ends only what was wrong before it.
+    """
+    outbox, new = platform.alert_outbox, 0
+    raised = {alert.fingerprint: alert.created_at for alert in outbox.open_alerts()}
+
+    def over(fingerprint: str, at: datetime) -> None:
+        if fingerprint in raised and raised[fingerprint] <= at:
+            outbox.resolve(fingerprint, at)
+            del raised[fingerprint]
+
+    for record in records:
+        run, at = record.dagster_run, _ended_at(record)
+        if run.status == dg.DagsterRunStatus.FAILURE:
+            alert = alerting.run_failure(run, instance, at)
+            if outbox.enqueue(alert):
+                new, raised[alert.fingerprint] = new + 1, at
+        elif run.status == dg.DagsterRunStatus.SUCCESS:
+            for fingerprint in [name for name in raised if name.startswith(alerting.failure_prefix(run))]:
+                over(fingerprint, at)
+        for fingerprint, passed, alert in alerting.check_verdicts(run, instance):
+            if passed:
+                over(fingerprint, alert.created_at)
+            elif outbox.enqueue(alert):
+                new, raised[fingerprint] = new + 1, alert.created_at
     return new
 
 
-def _calendar_end(platform: Platform, now: datetime) -> None:
-    """Say long before that the exchange calendar ends, and that it is over once it was renewed."""
-    name = platform.calendar.name
-    warning = platform.calendar.warn_before_end(now.date())
-    if warning is None:
-        platform.alert_outbox.resolve(f"calendar:{name}", now)
-        return
-    platform.alert_outbox.enqueue(
-        Alert(
-            kind="calendar_ends",
-            severity="warning",
-            title=f"the exchange calendar {name} ends on {platform.calendar.last}",
-            body=warning,
-            fingerprint=f"calendar:{name}",
-            source_key=f"calendar:{name}:{platform.calendar.last}:{now:%Y-%m}",
-            created_at=now,
-            remedy="update the package; until then the nightly run takes every weekday for a session",
-        )
-    )
-
-
-def freshness(platform: Platform, now: datetime) -> str:
-    """Raise or resolve the alert about stale bars; returns what was found."""
-    calendar, allowed = platform.calendar, platform.settings.schedules.stale_after_sessions
-    _calendar_end(platform, now)
-    newest = platform.lake.last_session("market/validated_bars")
-    if newest is None:
-        return "there are no bars yet"
-    expected = calendar.latest_closed(min(now, calendar.close_utc(calendar.last)))
-    behind = len(calendar.sessions(newest, expected)) - 1 if expected > newest else 0
-    fingerprint = f"stale:{platform.settings.market.name}"
-    if behind < allowed:
-        platform.alert_outbox.resolve(fingerprint, now)
-        return f"the newest bars are of {newest}, {behind} sessions behind"
-    platform.alert_outbox.enqueue(
-        Alert(
-            kind="stale_data",
-            severity="error",
-            title=f"{platform.settings.market.name}: bars are {behind} sessions old",
-            body=f"the newest validated bars are of {newest}; {expected} has closed",
-            fingerprint=fingerprint,
-            source_key=f"stale:{platform.settings.market.name}:{expected}",
-            created_at=now,
-            labels={"newest": str(newest), "expected": str(expected)},
-            remedy="look at the last nightly run and at the vendor; then run `stock-pipeline run`",
-        )
-    )
-    return f"stale: {behind} sessions behind"
+def _ended_at(record: dg.RunRecord) -> datetime:
+    return record.update_timestamp.replace(tzinfo=record.update_timestamp.tzinfo or UTC)

@@ -22,11 +22,26 @@ def validate_definitions(settings: Settings) -> dict[str, int]:
     Raises
     ------
     ConfigurationError
+        See `check_names`.
+    """
+    prepare_home(settings)
+    return check_names(build_definitions(Platform(settings)))
+
+
+def check_names(definitions: dg.Definitions) -> dict[str, int]:
+    """Check that the definitions load, that every key they name exists and that every job can be resolved.
+
+    Returns
+    -------
+    dict
+        How many assets, checks, jobs, schedules and sensors there are.
+
+    Raises
+    ------
+    ConfigurationError
         A dependency or a check names an asset that does not exist. Dagster itself takes a misspelt key for an
         external asset and says nothing.
     """
-    prepare_home(settings)
-    definitions = build_definitions(Platform(settings))
     dg.Definitions.validate_loadable(definitions)
     graph = definitions.resolve_asset_graph()
     unknown = sorted(key.to_user_string() for key in graph.get_all_asset_keys() if not graph.get(key).is_materializable)
@@ -34,7 +49,11 @@ def validate_definitions(settings: Settings) -> dict[str, int]:
         str(check) for check in graph.asset_check_keys if check.asset_key not in graph.materializable_asset_keys
     )
     if unknown or checked:
-        raise ConfigurationError("definitions name assets that do not exist", value=unknown + checked)
+        raise ConfigurationError(
+            "definitions name assets that do not exist",
+            value=", ".join(unknown + checked),
+            allowed=", ".join(sorted(key.to_user_string() for key in graph.materializable_asset_keys)),
+        )
     jobs = [job.name for job in definitions.jobs or []]
     for name in jobs:
         definitions.resolve_job_def(name)

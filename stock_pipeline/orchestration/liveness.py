@@ -1,0 +1,64 @@
+"""Finds runs that are recorded as started although their process is gone.
+
+Dagster's own launcher for one machine cannot tell: after a power cut, a kill or a restart of the services such a run
+would hold its place in the queue until its time limit. Only runs whose process must be on this machine are judged.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import dagster as dg
+import psutil
+
+HOST = "stock_pipeline/host"
+"""Run tag: the machine on which the command line runs it."""
+
+_BY_LAUNCHER = ".dagster/grpc_info"
+_SLACK = 2.0
+"""Seconds by which a process may seem younger than the event that it wrote itself."""
+
+MESSAGE = "its process is gone: it was killed, or the machine or the services were restarted"
+
+
+def lost_runs(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
+    """Started runs of this machine whose process does not exist any more."""
+    local_launcher = type(instance.run_launcher).__name__ == "DefaultRunLauncher"
+    statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    for run in instance.get_runs(dg.RunsFilter(statuses=statuses)):
+        here = run.tags.get(HOST) == socket.gethostname() or (local_launcher and _BY_LAUNCHER in run.tags)
+        if here and _process_is_gone(run, instance):
+            yield run
+
+
+def fail_lost_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Record lost runs as failed, so that the queue goes on, they are retried where that was asked for, and an alert
+    tells; returns their ids.
+    """
+    failed = []
+    for run in lost_runs(instance):
+        fresh = instance.get_run_by_id(run.run_id)
+        if fresh is not None and not fresh.is_finished:
+            instance.report_run_failed(fresh, MESSAGE)
+            failed.append(run.run_id)
+    return failed
+
+
+def _process_is_gone(run: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:
+    """Whether the process that announced itself in the run's events has ended; unknown counts as alive."""
+    records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT).records
+    for record in reversed(records):
+        event = record.event_log_entry.get_dagster_event()
+        found = (event.engine_event_data.metadata or {}).get("pid")
+        if found is None:
+            continue
+        try:
+            process = psutil.Process(int(str(found.value)))
+            # the number may belong to another process by now: one that started after the event
+            return process.status() == psutil.STATUS_ZOMBIE or (
+                process.create_time() > record.event_log_entry.timestamp + _SLACK
+            )
+        except psutil.NoSuchProcess:
+            return True
+    return False

@@ -1,0 +1,91 @@
+"""What is watched beside the runs: stale bars, the end of the exchange calendar, a disk that fills up."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+
+from stock_pipeline.observability.alerts import Alert
+from stock_pipeline.orchestration.resources import Platform
+from stock_pipeline.orchestration.schedules import newest_session
+
+GIB = 2**30
+LOW_DISK, FULL_DISK = 5 * GIB, 1 * GIB
+"""Free bytes of the home folder's disk at which people are warned, and at which a night may not be stored."""
+
+
+def freshness(platform: Platform, now: datetime) -> str:
+    """Raise or resolve the alert about stale bars; returns what was found."""
+    calendar, allowed = platform.calendar, platform.settings.schedules.stale_after_sessions
+    newest = platform.lake.last_session("market/validated_bars")
+    if newest is None:
+        return "there are no bars yet"
+    expected = newest_session(calendar, now)
+    behind = len(calendar.known_sessions(newest, expected)) - calendar.is_session(newest) if expected > newest else 0
+    name = platform.settings.market.name
+    if behind < allowed:
+        platform.alert_outbox.resolve(f"stale:{name}", now)
+        return f"the newest bars are of {newest}, {behind} sessions behind"
+    platform.alert_outbox.enqueue(
+        Alert(
+            kind="stale_data",
+            severity="error",
+            title=f"{name}: bars are {behind} sessions old",
+            body=f"the newest validated bars are of {newest}; {expected} has closed",
+            fingerprint=f"stale:{name}",
+            source_key=f"stale:{name}:{expected}",
+            created_at=now,
+            labels={"newest": str(newest), "expected": str(expected)},
+            remedy="look at the last nightly run and at the vendor; then run `stock-pipeline run`",
+        )
+    )
+    return f"stale: {behind} sessions behind"
+
+
+def calendar_end(platform: Platform, now: datetime) -> None:
+    """Say long before that the exchange calendar ends, and that it is over once it was renewed."""
+    name = platform.calendar.name
+    warning = platform.calendar.warn_before_end(now.date())
+    if warning is None:
+        platform.alert_outbox.resolve(f"calendar:{name}", now)
+        return
+    platform.alert_outbox.enqueue(
+        Alert(
+            kind="calendar_ends",
+            severity="warning",
+            title=f"the exchange calendar {name} ends on {platform.calendar.last}",
+            body=warning,
+            fingerprint=f"calendar:{name}",
+            source_key=f"calendar:{name}:{platform.calendar.last}:{now:%Y-%m}",
+            created_at=now,
+            remedy="update the package; until then the nightly run takes every weekday for a session",
+        )
+    )
+
+
+def disk_space(platform: Platform, now: datetime, free: int | None = None) -> None:
+    """Say that the disk fills up while there is still room to say it.
+
+    Parameters
+    ----------
+    free
+        Free bytes; those of the home folder's disk where ``None``.
+    """
+    home, outbox = platform.settings.home, platform.alert_outbox
+    left = shutil.disk_usage(home).free if free is None else free
+    if left >= LOW_DISK:
+        outbox.resolve("disk:home", now)
+        return
+    full = left < FULL_DISK
+    outbox.enqueue(
+        Alert(
+            kind="disk_space",
+            severity="error" if full else "warning",
+            title=f"{left / GIB:.1f} GiB are left on the disk of the home folder",
+            body=f"{home} needs room for every night; when the disk is full, nothing new is stored or published",
+            fingerprint="disk:home",
+            source_key=f"disk:home:{'full' if full else 'low'}:{now:%Y-%m-%d}",
+            created_at=now,
+            remedy="free some space, or lower schedules.keep_runs_days and start the job `maintenance`",
+        )
+    )
