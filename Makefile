@@ -7,6 +7,7 @@ UV_VERSION := 0.13.9
 export MLFLOW_DISABLE_TELEMETRY = true
 export DAGSTER_DISABLE_TELEMETRY = yes
 export GX_ANALYTICS_ENABLED = false
+export OMP_WAIT_POLICY = PASSIVE
 
 .PHONY: help demo dev test check lint types imports definitions lock clean
 

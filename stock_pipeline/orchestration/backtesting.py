@@ -53,7 +53,9 @@ def prepare(
     champion = platform.model_registry.champion() if strategy.needs_predictions else None
     predictions = None
     if champion is not None and platform.lake.exists(oos_table(champion.family)):
-        predictions = platform.lake.read(oos_table(champion.family)).select("symbol", "session", "prediction")
+        predictions = platform.lake.read(oos_table(champion.family)).select(
+            "symbol", "session", "prediction", "trained_through"
+        )
     version = platform.lake.version(inputs.VALIDATED)
     chosen = (settings or platform.settings.backtest).model_copy(
         update={

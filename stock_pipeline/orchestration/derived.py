@@ -39,7 +39,8 @@ def derive(
     tuple
         Metadata for the materialisation, and the rows that were written (``None`` when the table was up to date).
     """
-    plan = platform.watermarks.plan(table, inputs, parameters, window=window(context), rebuild=rebuild(context))
+    span = window(context, platform.settings.market.history)
+    plan = platform.watermarks.plan(table, inputs, parameters, window=span, rebuild=rebuild(context))
     if plan.start is None or plan.end is None:
         context.log.info("%s is up to date", table)
         return up_to_date(platform.lake.version(table)), None

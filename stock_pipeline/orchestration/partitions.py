@@ -7,9 +7,11 @@ A year is also the physical partition of the lake's tables. Sessions inside a ye
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 import dagster as dg
+
+from stock_pipeline.config.settings import History
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
@@ -33,10 +35,18 @@ def years(first: int, last: int | None = None) -> dg.TimeWindowPartitionsDefinit
     )
 
 
-def window(context: dg.AssetExecutionContext) -> tuple[date, date]:
-    """The inclusive range of sessions that a run of yearly partitions is about."""
+def window(context: dg.AssetExecutionContext, history: History) -> tuple[date, date]:
+    """The inclusive range of sessions that a run of yearly partitions is about.
+
+    The first and the last partition are open to their side: rows dated outside the history, such as a session in the
+    far future, are taken in and judged by validation instead of being overlooked.
+    """
     keys = context.partition_key_range
     start, end = date(int(keys.start), 1, 1), date(int(keys.end), 12, 31)
+    if start.year == history.first:
+        start = date.min
+    if end.year == (history.last or datetime.now(UTC).year):
+        end = date.max
     tags = context.run.tags
     if FROM in tags:
         start = max(start, date.fromisoformat(tags[FROM]))

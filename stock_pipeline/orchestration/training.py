@@ -113,7 +113,7 @@ def train_baseline(platform: Platform, data: TrainingData, family: str) -> pl.Da
     parameters = {"column": PAST_RETURN} if family == "momentum" else None
     names = (PAST_RETURN,) if family == "momentum" else data.feature_names
     result = _fit(platform, data, family, names, parameters, lambda progress: None)
-    platform.lake.replace(oos_table(family), pl.concat([result.oos, result.holdout]).sort("symbol", "session"))
+    _store(platform, result, family)
     return result.oos
 
 
@@ -176,13 +176,17 @@ def train_family(
             baselines=baselines,
             example=data.frame.select(data.feature_names).tail(3),
         )
-    platform.lake.replace(
-        oos_table(family),
-        pl.concat([result.oos, result.holdout])
-        .sort("symbol", "session")
-        .with_columns(model_version=pl.lit(str(version.version))),
-    )
+    _store(platform, result, str(version.version))
     return version, result
+
+
+def _store(platform: Platform, result: TrainingResult, version: str) -> None:
+    """Keep the out-of-sample predictions of a training, each with the newest session that its model had seen."""
+    seen = result.fold_metrics.select(pl.col("fold").cast(pl.Int32), "trained_through")
+    last = pl.DataFrame({"fold": [0], "trained_through": [result.trained_through]}, schema=seen.schema)
+    rows = pl.concat([result.oos, result.holdout]).join(pl.concat([seen, last]), on="fold", how="left")
+    rows = rows.with_columns(model_version=pl.lit(version)).sort("symbol", "session")
+    platform.lake.replace(oos_table(result.family), rows)
 
 
 def trials(platform: Platform) -> int:

@@ -73,8 +73,8 @@ def test_a_failed_check_alerts_although_the_run_succeeded(copy_of_finished: Call
 
 @pytest.mark.requirement("R1.5", "R4.3")
 def test_a_damaged_champion_is_never_used(tmp_path: Path) -> None:
-    settings = load_settings(make_market(tmp_path, changes={"models": {
-        "families": ["ridge"], "train": {"folds": 2, "holdout_sessions": 40}}}), environment={})  # fmt: skip
+    changes = {"models": {"families": ["ridge"], "train": {"folds": 2, "holdout_sessions": 40}}}
+    settings = load_settings(make_market(tmp_path, changes=changes), environment={})
     runner = Runner(settings)
     runner.catch_up()
     registry = runner.platform.model_registry
@@ -85,8 +85,7 @@ def test_a_damaged_champion_is_never_used(tmp_path: Path) -> None:
     damaged = bytearray(victim.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     victim.write_bytes(bytes(damaged))
-    for symbol, close in (("AAPL", 137.27), ("AMZN", 3432.97), ("GOOG", 2527.37), ("NFLX", 533.54)):
-        append(settings, symbol, f"{symbol},2021-07-01,{close},{close},{close},{close},1000000,{close}")
+    make_market(tmp_path, until="2021-07-01", changes=changes)
     outcomes = runner.catch_up()
     published = runner.platform.lake.read("predictions/published")
     newest = published.filter(pl.col("session") == published["session"].max())
@@ -105,8 +104,8 @@ def test_a_symbol_with_three_rows_is_listed_with_its_reason(copy_of_finished: Ca
     rows = ["symbol,session,open,high,low,close,volume,adj_close"]
     rows += [f"NEW,2021-06-{day},10,11,9,10.{day},1000,10.{day}" for day in (28, 29, 30)]
     (settings.config_file.parent / "prices" / "NEW.csv").write_text("\n".join(rows) + "\n")
-    for symbol, close in (("AAPL", 137.27), ("AMZN", 3432.97), ("GOOG", 2527.37), ("NFLX", 533.54), ("NEW", 10.4)):
-        append(settings, symbol, f"{symbol},2021-07-01,{close},{close},{close},{close},1000000,{close}")
+    make_market(settings.config_file.parent, until="2021-07-01")
+    append(settings, "NEW", "NEW,2021-07-01,10,11,9,10.31,1000,10.31")
     Runner(settings).catch_up()
     missing = Platform(settings).lake.read("predictions/unpredicted", symbols=["NEW"])
     last = missing.filter(pl.col("session").cast(pl.String) == "2021-07-01").row(0, named=True)

@@ -47,7 +47,7 @@ class TrainingResult:
     oos
         Predictions of all test folds (`OOS_SCHEMA`), sorted by symbol and session.
     fold_metrics
-        One row a fold: ``fold, train_start, train_end, test_start, test_end, train_rows, test_rows, rounds``, and the
+        One row a fold: ``fold, train_start, train_end, test_start, test_end, trained_through, train_rows, test_rows, rounds``, and the
         figures of `evaluate`.
     model
         The final model, fitted on everything before the hold-out, purged.
@@ -324,6 +324,7 @@ def _describe(
         "train_end": panel.session[learnt].max().astype(date),
         "test_start": fold.test[0],
         "test_end": fold.test[-1],
+        "trained_through": panel.known[learnt].max().astype(date),
         "train_rows": len(panel.y[learnt]),
         "test_rows": test_rows,
         "rounds": model.rounds,

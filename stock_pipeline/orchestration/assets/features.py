@@ -54,7 +54,7 @@ def _feature_asset(platform: Platform, name: str, chosen: FeatureSet) -> dg.Asse
             context, platform, table, inputs={"bars": bars}, parameters=parameters_hash(usable.hash), compute=rows
         )
         metadata |= {"feature_set_hash": usable.hash, "features": len(usable.features)}
-        first, last = window(context)
+        first, last = window(context, settings.market.history)
         inside = bars.filter(pl.col("session").is_between(first, last))
         found = checks.evaluate(table, platform.lake.read(table, start=first, end=last), inside)
         return dg.MaterializeResult(asset_key=table.split("/"), metadata=metadata, check_results=found)

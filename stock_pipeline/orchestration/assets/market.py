@@ -1,7 +1,7 @@
 """Assets of the group ``market``: raw bars, their validation, and the report on their quality."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -53,8 +53,8 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def raw_bars(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        start, end = window(context)
-        data = platform.source.fetch(start, end)
+        start, end = window(context, settings.market.history)
+        data = platform.source.fetch(start if start > date.min else None, end if end < date.max else None)
         ingested = platform.raw_bars.append(data.bars)
         context.log.info("fetched %s rows, %s new or revised", data.bars.height, ingested.added)
         metadata = frame_metadata(data.bars, version=ingested.version)
@@ -112,7 +112,11 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
             rules.model_dump_json(), settings.market.calendar, code_version("core/quality", "core/market")
         )
         plan = platform.watermarks.plan(
-            VALIDATED, {"raw": raw}, parameters, window=window(context), rebuild=rebuild(context)
+            VALIDATED,
+            {"raw": raw},
+            parameters,
+            window=window(context, settings.market.history),
+            rebuild=rebuild(context),
         )
         tables = (QUARANTINED, FINDINGS, SCORES, VALIDATED)
         if plan.start is None or plan.end is None:

@@ -18,6 +18,7 @@ RAW_BARS, VALIDATED_BARS = "market/raw_bars", "market/validated_bars"
 RAW = [
     spec(RAW_BARS, "source_delivers_rows", "The vendor delivered at least one row for the range asked for."),
 ]
+NOT_A_SESSION = ["future_session", "known_before_session", "off_calendar"]
 REPORT = [
     spec(
         "market/quality_report",
@@ -66,12 +67,14 @@ def validated(platform: Platform) -> list[dg.AssetCheckResult]:
         | (pl.col("high") < pl.col("low"))
         | pl.col("close").is_null()
     )
-    newest = until
-    lost = quarantined.filter(pl.col("session") == newest).height if newest else 0
+    # a row dated in the future, or on no session, is no reason to hold back a night
+    real = quarantined.filter(pl.col("rules").list.set_intersection(pl.lit(NOT_A_SESSION)).list.len() == 0)
+    newest: Any = pl.concat([bars["session"], real["session"]]).max()
+    lost = real.filter(pl.col("session") == newest).height if newest else 0
     of = lost + (bars.filter(pl.col("session") == newest).height if newest else 0)
     share, allowed = lost / of if of else 0.0, platform.settings.gates.max_quarantined_share
     findings = lake.read("market/quality_findings")
-    gaps = findings.filter(pl.col("rule") == "missing_session")
+    gaps = findings.filter(pl.col("rule") == "missing_sessions")
     return [
         result(
             VALIDATED_BARS,
