@@ -5,18 +5,31 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from typer.core import TyperGroup
 
 from stock_pipeline import __version__
 from stock_pipeline.cli.console import err, out
 from stock_pipeline.core.errors import PipelineError
 
-if TYPE_CHECKING:
-    pass
+ORDER = (
+    "demo", "init", "doctor", "settings", "run", "show", "predict", "backtest", "replay", "features", "dev", "serve",
+    "promote", "rollback", "validate",
+)  # fmt: skip
+"""Commands in the order in which a newcomer meets them."""
+
+
+class _Commands(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of `ORDER`."""
+        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="A Dagster data and machine-learning pipeline for stocks.",
     no_args_is_help=True,
     add_completion=False,
@@ -67,13 +80,19 @@ def common(
 
 def main() -> None:
     """Run the command line; errors of the platform become one readable message and exit code 1."""
-    from stock_pipeline.cli import data, operate, pipeline, show  # noqa: F401 - they register their commands
+    from stock_pipeline.cli import data, initial, operate, pipeline, show  # noqa: F401 - they register their commands
 
     try:
         app()
     except PipelineError as error:
         err.print("[bold red]error[/bold red] ", end="")
         err.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(1)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        err.print(
+            f"[bold red]error[/bold red] the system refused{escape(where)}: {escape(error.strerror or str(error))}"
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         err.print("stopped")

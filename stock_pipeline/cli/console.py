@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from typing import Any
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-out = Console(highlight=False)
+PIPED_WIDTH = 160
+"""Columns where nobody looks at a terminal, unless COLUMNS says otherwise."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 
@@ -27,13 +33,46 @@ class Progress:
 
 
 def table(title: str, columns: list[tuple[str, str]], rows: list[list[str]], caption: str | None = None) -> Table:
-    """A table; `columns` are pairs of heading and ``left`` or ``right``."""
+    """A table that fits the terminal; `columns` are pairs of heading and ``left`` or ``right``, the important first.
+
+    Where not all columns fit, the last ones are left out and the caption names them: a row of slivers tells nothing.
+    """
+    count = _fitting(columns, rows, out.width)
+    if count < len(columns):
+        left_out = ", ".join(heading for heading, _ in columns[count:])
+        caption = "; ".join(filter(None, [caption, f"no room here for: {left_out}"]))
     shown = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
-    for heading, side in columns:
-        shown.add_column(heading, justify="right" if side == "right" else "left", no_wrap=side == "right")
+    for heading, side in columns[:count]:
+        shown.add_column(
+            heading, justify="right" if side == "right" else "left", no_wrap=side == "right", overflow="fold"
+        )
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*(escape(cell) for cell in row[:count]))
     return shown
+
+
+_WRAPS_FROM = 16
+_LONGEST_WORD = 32
+"""Texts longer than `_WRAPS_FROM` may be broken into lines, so that a column with one is not left out for its length."""
+
+
+def _fitting(columns: list[tuple[str, str]], rows: list[list[str]], width: int) -> int:
+    """How many of the first columns fit into so many characters."""
+    used = 1
+    for place, (heading, side) in enumerate(columns):
+        cells = max((len(row[place]) for row in rows), default=0)
+        if side == "right":
+            used += 3 + max(len(heading), cells)
+        else:
+            words = max((len(word) for row in rows for word in row[place].split()), default=0)
+            used += 3 + max(_longest_word(heading), min(words, _LONGEST_WORD), min(cells, _WRAPS_FROM))
+        if used > width and place > 1:
+            return place
+    return len(columns)
+
+
+def _longest_word(heading: str) -> int:
+    return max(map(len, heading.split()), default=0)
 
 
 def span(frame: pl.DataFrame) -> str:
@@ -51,3 +90,14 @@ def pct(value: float | None, digits: int = 1) -> str:
 def num(value: float | None, digits: int = 3) -> str:
     """A number; a dash where there is none."""
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def cell(value: Any) -> str:
+    """A value of any kind for a table."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100_000 else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.2f}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)

@@ -48,6 +48,20 @@ def doctor(context: typer.Context) -> None:
 
 
 @app.command()
+def settings(context: typer.Context) -> None:
+    """Print the configuration as it is in force: all layers merged, every default stated, secrets hidden."""
+    import yaml
+
+    from stock_pipeline.observability.redaction import HIDDEN, redact
+
+    given: Context = context.obj
+    values = given.settings().model_dump(mode="json")
+    values["alerts"]["targets"] = [t if t.startswith("env:") else HIDDEN for t in values["alerts"]["targets"]]
+    values["storage"]["options"] = dict.fromkeys(values["storage"]["options"], HIDDEN)
+    typer.echo(yaml.safe_dump(redact(values), sort_keys=False, allow_unicode=True), nl=False)
+
+
+@app.command()
 def validate(context: typer.Context) -> None:
     """Load the Dagster definitions as Dagster does, and check that every key they name exists."""
     from stock_pipeline.orchestration.validation import validate_definitions

@@ -24,13 +24,16 @@ def run(
     retrain: Annotated[bool, typer.Option(help="Train and promote also when there is a champion.")] = False,
 ) -> None:
     """Catch up to the newest session: prices, validation, features, risk, predictions, back-tests."""
-    from stock_pipeline.cli.summary import print_runs
+    from stock_pipeline.cli.summary import print_runs, print_summary
     from stock_pipeline.orchestration.runner import Runner
 
     given: Context = context.obj
     runner = Runner(given.settings(), Progress(given.quiet))
     outcomes = runner.catch_up(start=_date(start), end=_date(end), rebuild=rebuild, retrain=retrain)
-    print_runs(outcomes)
+    if any(outcome.computed for outcome in outcomes):
+        print_summary(runner.platform, outcomes)
+    else:
+        print_runs(outcomes)
 
 
 @app.command()
@@ -51,14 +54,17 @@ def demo(context: typer.Context) -> None:
 @app.command()
 def predict(context: typer.Context, symbols: Annotated[list[str], typer.Argument(help="Symbols.")]) -> None:
     """Predict symbols now with the champion, as a run that the web UI shows; prints what would be published."""
-    from stock_pipeline.cli.show import emit
+    from stock_pipeline.cli.show import FIRST_COLUMNS, Kind, print_rows
     from stock_pipeline.orchestration.on_request import predict_symbols
 
     given: Context = context.obj
     predictions, unpredicted = predict_symbols(given.settings(), symbols, Progress(given.quiet))
-    emit(predictions, "table", None, title="Predictions on request")
+    if predictions.height:
+        print_rows(predictions, "Predictions on request", FIRST_COLUMNS[Kind.predictions])
     if unpredicted.height:
-        emit(unpredicted, "table", None, title="Not predicted, and why")
+        print_rows(unpredicted, "Not predicted, and why")
+    if predictions.is_empty():
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -7,20 +7,25 @@ from pathlib import Path
 
 import polars as pl
 
-from stock_pipeline.cli.console import num, out, pct, span, table
+from stock_pipeline.cli.console import cell, num, out, pct, span, table
 from stock_pipeline.core.backtesting.result import BacktestResult
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import Outcome
 from stock_pipeline.orchestration.training import BASELINES, oos_table
 
+SHOWN = 20
+"""Rows of a table of symbols in a summary."""
+
 
 def print_runs(outcomes: Sequence[Outcome]) -> None:
     """Print what each run computed, and the checks that failed."""
     rows = [
-        [o.job, f"{o.seconds:.1f} s", ", ".join(o.computed) or "nothing new, nothing computed", o.run_id]
+        [o.job, f"{o.seconds:.1f} s", o.run_id[:8], ", ".join(o.computed) or "nothing new, nothing computed"]
         for o in outcomes
     ]
-    out.print(table("Runs", [("job", "left"), ("time", "right"), ("computed", "left"), ("run", "left")], rows))
+    if not rows:
+        return
+    out.print(table("Runs", [("job", "left"), ("time", "right"), ("run", "left"), ("computed", "left")], rows))
     for outcome in outcomes:
         for check in outcome.failed_checks:
             out.print(f"  [yellow]check did not pass[/yellow]  {check}")
@@ -69,21 +74,24 @@ def _models(platform: Platform) -> None:
         rows.append(
             [
                 label,
-                "model" if name in families else "naive",
                 num(found["rank_ic"], 4),
                 num(found["rank_ic_t"], 1),
                 pct(found["hit_rate"]),
                 pct(found["always_up_hit_rate"]),
                 pct(found["skill_zero"], 2),
                 num(found["long_short_net_bps"], 1),
+                "model" if name in families else "naive",
             ]
         )
     headings = [
-        ("forecast", "left"), ("kind", "left"), ("rank IC", "right"), ("t", "right"), ("hit rate", "right"),
-        ("always up", "right"), ("skill over zero", "right"), ("long-short after costs, bp", "right"),
+        ("forecast", "left"), ("rank IC", "right"), ("t", "right"), ("hit rate", "right"), ("always up", "right"),
+        ("skill", "right"), ("long-short, bp", "right"), ("kind", "left"),
     ]  # fmt: skip
     horizon = platform.settings.models.horizon
-    caption = f"out of sample, walk-forward, {horizon}-session returns; t by Newey-West; skill = 1 - MSE / MSE of zero"
+    caption = (
+        f"out of sample, walk-forward, {horizon}-session returns; t by Newey-West; skill = 1 - MSE / MSE of zero; "
+        "long-short after costs"
+    )
     out.print(table("Models beside naive baselines", headings, rows, caption))
     if champion:
         reasons = champion.tags.get("decision", "")
@@ -123,6 +131,7 @@ def _predictions(platform: Platform) -> None:
     last = lake.last_session("predictions/published")
     if last is None:
         return
+    newest = lake.read("predictions/published", start=last).sort("rank")
     rows = [
         [
             str(row["rank"]),
@@ -130,23 +139,28 @@ def _predictions(platform: Platform) -> None:
             pct(row["expected_return"], 2),
             f"{pct(row['lower'], 1)} to {pct(row['upper'], 1)}",
             pct(row["confidence"], 0),
+            f"{row['model_name']} v{row['model_version']}" + ("" if row["fallback_level"] == 0 else " (fallback)"),
             pct(row["volatility"], 0),
             pct(row["var_95"], 1),
             f"{row['close']:,.2f} {row['currency']}",
-            f"{row['model_name']} v{row['model_version']}" + ("" if row["fallback_level"] == 0 else " (fallback)"),
             row["prediction_id"],
         ]
-        for row in lake.read("predictions/published", start=last).sort("rank").iter_rows(named=True)
+        for row in newest.head(SHOWN).iter_rows(named=True)
     ]
     headings = [
         ("rank", "right"), ("symbol", "left"), ("expected", "right"), ("interval", "right"), ("confidence", "right"),
-        ("volatility", "right"), ("VaR 95 %", "right"), ("close", "right"), ("model", "left"), ("id", "left"),
+        ("model", "left"), ("volatility", "right"), ("VaR 95 %", "right"), ("close", "right"), ("id", "left"),
     ]  # fmt: skip
     horizon = platform.settings.models.horizon
-    out.print(table(f"Newest predictions: {last}, next {horizon} sessions", headings, rows))
+    caption = None
+    if newest.height > SHOWN:
+        caption = f"the best {SHOWN} of {newest.height}; `stock-pipeline show predictions` shows more"
+    out.print(table(f"Newest predictions: {last}, next {horizon} sessions", headings, rows, caption))
     missing = lake.read("predictions/unpredicted", start=last)
-    for row in missing.iter_rows(named=True):
+    for row in missing.head(SHOWN).iter_rows(named=True):
         out.print(f"  not predicted: {row['symbol']} - {row['reason']} ({row['detail']})", markup=False)
+    if missing.height > SHOWN:
+        out.print(f"  and {missing.height - SHOWN} more; see `stock-pipeline show unpredicted`", markup=False)
 
 
 def _backtests(platform: Platform) -> None:
@@ -156,19 +170,19 @@ def _backtests(platform: Platform) -> None:
         [
             row["strategy"],
             pct(row["annual_return"]),
-            pct(row["volatility"]),
             num(row["sharpe"], 2),
             pct(row["deflated_sharpe"], 0),
             pct(row["max_drawdown"]),
-            num(row["turnover"], 1),
+            pct(row["volatility"]),
             num(row["total_costs"], 0),
+            num(row["turnover"], 1),
             f"{row['first_session']} to {row['last_session']}",
         ]
         for row in platform.lake.read("backtests/summary").iter_rows(named=True)
     ]
     headings = [
-        ("strategy", "left"), ("return a year", "right"), ("volatility", "right"), ("Sharpe", "right"),
-        ("deflated", "right"), ("drawdown", "right"), ("turnover", "right"), ("costs", "right"), ("period", "left"),
+        ("strategy", "left"), ("a year", "right"), ("Sharpe", "right"), ("deflated", "right"), ("drawdown", "right"),
+        ("volatility", "right"), ("costs", "right"), ("turnover", "right"), ("period", "left"),
     ]  # fmt: skip
     caption = "after costs; deflated = probability that the Sharpe ratio is above 0 given the number of trials"
     out.print(table("Back-tests beside buy-and-hold", headings, rows, caption))
@@ -176,8 +190,10 @@ def _backtests(platform: Platform) -> None:
 
 def print_backtest(result: BacktestResult, report: Path) -> None:
     """Print the figures of one back-test and where its report is."""
-    figures = [[name, num(value, 4)] for name, value in result.metrics.items()]
-    out.print(table(f"{result.strategy}: {result.parameters}", [("figure", "left"), ("value", "right")], figures))
+    figures = [[name.replace("_", " "), cell(value)] for name, value in result.metrics.items()]
+    given = ", ".join(f"{name} {cell(value)}" for name, value in result.parameters.items())
+    out.print(f"{result.strategy}: {given or 'no parameters'}", style="bold", markup=False)
+    out.print(table("", [("figure", "left"), ("value", "right")], figures))
     costs = ", ".join(f"{kind} {amount:,.0f}" for kind, amount in result.costs.items())
     out.print(f"costs: {costs}", markup=False)
     if result.reconciliation is not None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from stock_pipeline.observability.alerts import Alert
+from stock_pipeline.orchestration.causes import cause
 
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 LOOK = "look at the check's metadata on the asset's page and at the quality report"
@@ -18,20 +19,17 @@ def run_failure(run: dg.DagsterRun, instance: dg.DagsterInstance, at: datetime) 
 
     A run that died without a step event (killed, out of memory, over its time limit) is a failure too.
     """
-    step, cause = "no step", _run_message(run, instance)
+    step, text = "no step", _run_message(run, instance)
     failures = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
     if failures:
         event = failures[0].event_log_entry.get_dagster_event()
-        error = event.step_failure_data.error
-        while error is not None and error.cause is not None:
-            error = error.cause
-        step, cause = event.step_key or step, error.message.strip() if error else cause
+        step, text = event.step_key or step, cause(event.step_failure_data.error)
     again = run.tags.get("dagster/will_retry") == "true"
     return Alert(
         kind="run_failure",
         severity="warning" if again else "error",
         title=f"{run.job_name} failed at {step}",
-        body=cause[:2000],
+        body=text[:2000],
         fingerprint=f"{failure_prefix(run)}{step}",
         source_key=f"run_failure:{run.run_id}",
         created_at=at,

@@ -27,7 +27,7 @@ def chosen_feature_sets(settings: Settings) -> dict[str, FeatureSet]:
     for module in settings.features.modules:
         load_user_features(module)
     sets = {name: feature_set([name], exclude=_within(name, settings.features)) for name in settings.features.sets}
-    if settings.source.benchmark is not None:
+    if getattr(settings.source, "benchmark", None) is not None:
         return sets
     return {name: available(chosen, set(INPUTS) - {"benchmark"}) for name, chosen in sets.items()}
 

@@ -13,6 +13,7 @@ import polars as pl
 import yaml
 
 from stock_pipeline.config import Settings
+from stock_pipeline.config.layers import parse_yaml
 from stock_pipeline.core.backtesting.result import BacktestResult
 from stock_pipeline.core.errors import ConfigurationError, NotFoundError
 from stock_pipeline.orchestration import backtesting, scoring
@@ -43,9 +44,7 @@ def predict_symbols(
     known = set(data.bars["symbol"].unique().to_list())
     unknown = sorted(set(symbols) - known)
     if unknown:
-        raise NotFoundError(
-            "there are no bars of these symbols", value=unknown, allowed=", ".join(sorted(known)[:50]) + " ..."
-        )
+        raise NotFoundError("there are no bars of these symbols", value=unknown, allowed=_some(sorted(known)))
     found: dict[str, pl.DataFrame] = {}
 
     @dg.op
@@ -73,6 +72,10 @@ def predict_symbols(
     return found["predictions"].sort("rank"), missing
 
 
+def _some(names: Sequence[str], count: int = 20) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
 def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
     """Read ``NAME=VALUE`` pairs; values are YAML, so numbers, booleans and lists keep their types."""
     values: dict[str, Any] = {}
@@ -80,7 +83,12 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
         name, separator, text = pair.partition("=")
         if not separator or not name:
             raise ConfigurationError("a parameter must be NAME=VALUE", value=pair, allowed="such as -p fast=20")
-        values[name.strip()] = yaml.safe_load(text)
+        try:
+            values[name.strip()] = parse_yaml(text)
+        except yaml.YAMLError as error:
+            raise ConfigurationError(
+                f"the value of the parameter {name.strip()} cannot be read", value=text, allowed="a YAML value"
+            ) from error
     return values
 
 
@@ -97,7 +105,14 @@ def backtest_strategy(
     if not platform.lake.exists("market/validated_bars"):
         raise NotFoundError("there are no bars yet", fix="run `stock-pipeline run` first")
     given = dict(parameters) if isinstance(parameters, Mapping) else parse_parameters(parameters)
-    chosen = settings.backtest.model_copy(update={"start": start, "end": end})
+    asked = {name: day for name, day in (("start", start), ("end", end)) if day is not None}
+    chosen = settings.backtest.model_copy(update=asked)
+    if chosen.start is not None and chosen.end is not None and chosen.start >= chosen.end:
+        raise ConfigurationError(
+            "the back-test would end before it starts",
+            value=f"{chosen.start} to {chosen.end}",
+            fix="correct --from or --to",
+        )
     prepared = backtesting.prepare(platform, strategy, given, chosen)
     found: dict[str, Any] = {}
 

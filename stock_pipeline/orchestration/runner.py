@@ -17,6 +17,7 @@ import dagster as dg
 from stock_pipeline.config import Settings
 from stock_pipeline.core.errors import PipelineError
 from stock_pipeline.orchestration.bootstrap import open_instance
+from stock_pipeline.orchestration.causes import cause
 from stock_pipeline.orchestration.definitions import build_definitions
 from stock_pipeline.orchestration.partitions import FROM, REBUILD, TO, range_tags
 from stock_pipeline.orchestration.resources import Platform
@@ -135,7 +136,7 @@ def run_job(
     )
     outcome = Outcome(job.name, result.run_id, time.monotonic() - started, _computed(result), _failed_checks(result))
     if not result.success:
-        raise RunFailed(f"the run of {job.name} failed", value=result.run_id, fix=_cause(result))
+        raise RunFailed(f"{job.name} failed, {_cause(result)} (run {result.run_id[:8]})")
     return outcome
 
 
@@ -175,10 +176,6 @@ def _failed_checks(result: dg.ExecuteInProcessResult) -> list[str]:
 def _cause(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure:
-            error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            text = error.message.strip() if error is not None else "unknown cause"
-            return f"step {event.step_key}: {text}"
+            return f"at the step {event.step_key}: {cause(event.step_failure_data.error)}"
     failed = _failed_checks(result)
     return f"look at the failed checks: {', '.join(failed)}" if failed else "see the run in the Dagster web UI"
