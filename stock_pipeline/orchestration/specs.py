@@ -8,7 +8,10 @@ from typing import Any
 
 import dagster as dg
 
+from stock_pipeline.orchestration.columns import COLUMNS
 from stock_pipeline.orchestration.metadata import column_schema
+
+__all__ = ["COLUMNS", "key", "spec"]
 
 
 def key(name: str) -> dg.AssetKey:
@@ -35,7 +38,7 @@ def spec(
     metadata: dict[str, Any] = {"lake_table": name}
     mapping = dg.AllPartitionMapping() if whole else None
     if schema is not None:
-        metadata["dagster/column_schema"] = column_schema(schema, columns)
+        metadata["dagster/column_schema"] = column_schema(schema, {**COLUMNS, **(columns or {})})
     return dg.AssetSpec(
         key(name),
         deps=[dg.AssetDep(key(dep), partition_mapping=mapping) for dep in deps],
@@ -46,34 +49,3 @@ def spec(
         metadata=metadata,
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=fresh_within) if fresh_within else None,
     )
-
-
-COLUMNS: Mapping[str, str] = {
-    "symbol": "vendor-neutral symbol",
-    "session": "exchange date",
-    "open": "opening price as traded, in currency",
-    "high": "highest price as traded, in currency",
-    "low": "lowest price as traded, in currency",
-    "close": "closing price as traded, in currency",
-    "volume": "shares traded",
-    "amount": "value traded, in currency",
-    "adj_factor": "adjusted price = raw x factor; 1 at the symbol's first bar",
-    "currency": "ISO code of the prices' currency",
-    "known_at": "UTC instant at which the row was learnt",
-    "status": "clean or repaired",
-    "repairs": "JSON list of repaired fields with rule, method and original value",
-    "quality_score": "0 (unusable) to 100 (no finding)",
-    "volatility": "annualised volatility, fraction a year",
-    "var_95": "1-day value at risk at 95 %, positive fraction of the price",
-    "var_99": "1-day value at risk at 99 %, positive fraction of the price",
-    "es_95": "1-day expected shortfall at 95 %, positive fraction",
-    "es_99": "1-day expected shortfall at 99 %, positive fraction",
-    "drawdown": "loss from the highest close of 252 sessions, at most 0",
-    "expected_return": "predicted return over the horizon, fraction",
-    "lower": "lower end of the prediction interval, fraction",
-    "upper": "upper end of the prediction interval, fraction",
-    "confidence": "probability that the return has the predicted sign, from out-of-sample errors",
-    "fallback_level": "0 champion, 1 previous champion, 2 naive baseline",
-    "fallback_reason": "why a lower rung of the ladder was used",
-}
-"""Column descriptions, in one place for all tables."""

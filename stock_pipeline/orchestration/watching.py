@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from datetime import datetime
+from datetime import date, datetime, timedelta
 
+from stock_pipeline.core.market.calendar import SessionCalendar
 from stock_pipeline.observability.alerts import Alert
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.schedules import newest_session
@@ -21,7 +22,7 @@ def freshness(platform: Platform, now: datetime) -> str:
     if newest is None:
         return "there are no bars yet"
     expected = newest_session(calendar, now)
-    behind = len(calendar.known_sessions(newest, expected)) - calendar.is_session(newest) if expected > newest else 0
+    behind = _sessions_between(calendar, newest, expected)
     name = platform.settings.market.name
     if behind < allowed:
         platform.alert_outbox.resolve(f"stale:{name}", now)
@@ -40,6 +41,14 @@ def freshness(platform: Platform, now: datetime) -> str:
         )
     )
     return f"stale: {behind} sessions behind"
+
+
+def _sessions_between(calendar: SessionCalendar, after: date, until: date) -> int:
+    """Sessions later than `after` up to `until`; beyond the calendar's end every weekday counts."""
+    known = [day for day in calendar.known_sessions(after, until) if day > after] if after < until else []
+    first = max(after, calendar.last)
+    later = (first + timedelta(days=n) for n in range(1, (until - first).days + 1))
+    return len(known) + sum(day.weekday() < 5 for day in later)
 
 
 def calendar_end(platform: Platform, now: datetime) -> None:
