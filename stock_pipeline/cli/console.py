@@ -53,7 +53,7 @@ def table(title: str, columns: list[tuple[str, str]], rows: list[list[str]], cap
 
 _WRAPS_FROM = 16
 _LONGEST_WORD = 32
-"""Texts longer than `_WRAPS_FROM` may be broken into lines, so that a column with one is not left out for its length."""
+"""Texts longer than `_WRAPS_FROM` may be broken into lines, so that they do not push other columns out."""
 
 
 def _fitting(columns: list[tuple[str, str]], rows: list[list[str]], width: int) -> int:

@@ -9,6 +9,7 @@ from typing import Literal
 import polars as pl
 
 from stock_pipeline.config.settings import FeatureSettings, Settings
+from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline.core.features import INPUTS, FeatureSet, available, feature_set, load_user_features
 from stock_pipeline.core.market import universe
 from stock_pipeline.core.market.bars import BAR_SCHEMA, KEYS
@@ -42,9 +43,24 @@ def usable_features(chosen: FeatureSet, frame: pl.DataFrame, missing: Literal["e
     """Drop the features whose columns the vendor does not deliver, where the settings allow it.
 
     A column that is wholly null counts as not delivered.
+
+    Raises
+    ------
+    ConfigurationError
+        A feature needs a column which the vendor does not deliver, and `missing` is ``error``.
     """
     delivered = [name for name in frame.columns if frame[name].null_count() < frame.height]
-    return available(chosen, delivered) if missing == "drop" else chosen
+    if missing == "drop":
+        return available(chosen, delivered)
+    lacking = set(chosen.inputs) - set(delivered)
+    if lacking and not frame.is_empty():
+        needing = [feature.name for feature in chosen.features if lacking & set(feature.inputs)]
+        raise ConfigurationError(
+            f"{len(needing)} of {len(chosen.features)} features of {chosen.name} need columns that hold no values",
+            value=sorted(lacking),
+            fix="deliver them, or set features.missing_columns: drop to leave those features out",
+        )
+    return chosen
 
 
 def bars(platform: Platform) -> pl.DataFrame:

@@ -149,7 +149,8 @@ class _Narrator:
     def __call__(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         if event is None:
-            if int(entry.level) >= logging.INFO:
+            skipped = entry.user_message.startswith("Dependencies for step")
+            if int(entry.level) >= logging.INFO and not skipped:
                 self.report(entry.user_message)
         elif event.event_type == dg.DagsterEventType.STEP_START:
             self.report(f"{event.step_key} ...")

@@ -260,4 +260,17 @@ def risk_backtest(
         for level, c in pooled.items()
         if c[0]
     ]
-    return pl.DataFrame(rows, infer_schema_length=None), pl.DataFrame(totals, infer_schema_length=None)
+    return _frame(rows, {"symbol": pl.String(), **_FIGURES}), _frame(totals, {"symbols": pl.Int64(), **_FIGURES})
+
+
+_FIGURES: dict[str, pl.DataType] = {
+    "level": pl.Float64(), "observations": pl.Int64(), "exceedances": pl.Int64(), "exceedance_rate": pl.Float64(),
+    "expected_rate": pl.Float64(), "kupiec_statistic": pl.Float64(), "kupiec_p": pl.Float64(),
+    "independence_statistic": pl.Float64(), "independence_p": pl.Float64(), "conditional_statistic": pl.Float64(),
+    "conditional_p": pl.Float64(),
+}  # fmt: skip
+
+
+def _frame(rows: list[dict[str, Any]], columns: dict[str, pl.DataType]) -> pl.DataFrame:
+    """A frame of the rows; with its columns also where there is none."""
+    return pl.DataFrame(rows, infer_schema_length=None) if rows else pl.DataFrame(schema=columns)
