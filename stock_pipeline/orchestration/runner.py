@@ -22,6 +22,9 @@ from stock_pipeline.orchestration.definitions import build_definitions
 from stock_pipeline.orchestration.partitions import FROM, REBUILD, TO, range_tags
 from stock_pipeline.orchestration.resources import Platform
 
+BLOCKED = "DagsterAssetCheckFailedError"
+"""What Dagster calls a step that a blocking check of its own asset stopped."""
+
 
 class RunFailed(PipelineError):
     """A step of a run failed, or a blocking check stopped it."""
@@ -175,8 +178,16 @@ def _failed_checks(result: dg.ExecuteInProcessResult) -> list[str]:
 
 
 def _cause(result: dg.ExecuteInProcessResult) -> str:
+    blocking = [
+        f"{check.asset_key.to_user_string()}: {check.check_name}"
+        + (f" ({check.description})" if check.description else "")
+        for check in result.get_asset_check_evaluations()
+        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
+    ]
     for event in result.all_events:
         if event.is_step_failure:
-            return f"at the step {event.step_key}: {cause(event.step_failure_data.error)}"
-    failed = _failed_checks(result)
-    return f"look at the failed checks: {', '.join(failed)}" if failed else "see the run in the Dagster web UI"
+            text = cause(event.step_failure_data.error)
+            if blocking and BLOCKED in text:
+                return f"a check stopped it: {'; '.join(blocking)}"
+            return f"at the step {event.step_key}: {text}"
+    return f"look at the failed checks: {'; '.join(blocking)}" if blocking else "see the run in the Dagster web UI"

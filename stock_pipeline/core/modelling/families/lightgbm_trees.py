@@ -122,7 +122,7 @@ class LightGBM(ModelFamily):
             "max_bin": parameters.max_bin,
             "seed": data.seed,
             "deterministic": True,
-            "force_row_wise": True,
+            "force_col_wise": True,
             "num_threads": data.threads,
             "verbosity": -1,
         }
