@@ -4,7 +4,7 @@ import dagster as dg
 
 from stock_pipeline.orchestration import backtesting
 from stock_pipeline.orchestration.checks import backtests as checks
-from stock_pipeline.orchestration.metadata import frame_metadata, up_to_date
+from stock_pipeline.orchestration.metadata import backtest_metadata, frame_metadata, up_to_date
 from stock_pipeline.orchestration.partitions import rebuild
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.specs import spec
@@ -49,6 +49,8 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         metadata = frame_metadata(
             summary.select("strategy", "annual_return", "sharpe", "max_drawdown", "total_costs", "report")
         )
+        if computed:
+            metadata |= backtest_metadata(platform.lake, summary, [result.strategy for result in computed])
         return dg.MaterializeResult(
             asset_key=RESULTS.split("/"),
             metadata=metadata if computed else metadata | up_to_date(None),

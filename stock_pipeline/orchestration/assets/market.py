@@ -11,7 +11,7 @@ from stock_pipeline.core.market.bars import BAR_SCHEMA, QUARANTINED_SCHEMA, VALI
 from stock_pipeline.core.quality import validate_bars
 from stock_pipeline.orchestration import reports
 from stock_pipeline.orchestration.checks import market as checks
-from stock_pipeline.orchestration.metadata import frame_metadata, up_to_date
+from stock_pipeline.orchestration.metadata import frame_metadata, quality_metadata, table_metadata, up_to_date
 from stock_pipeline.orchestration.partitions import rebuild, window, years
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.specs import COLUMNS, spec
@@ -59,8 +59,11 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         context.log.info("fetched %s rows, %s new or revised", data.bars.height, ingested.added)
         metadata = frame_metadata(data.bars, version=ingested.version)
         metadata |= {"rows_added": ingested.added, "rows_revised": ingested.revised}
-        if not ingested.added:
-            metadata |= up_to_date(ingested.version)
+        metadata |= (
+            table_metadata(platform.lake, "market/raw_bars", ingested.added)
+            if ingested.added
+            else up_to_date(ingested.version)
+        )
         for problem in data.problems:
             context.log.warning("%s", problem)
         yield dg.MaterializeResult(
@@ -143,6 +146,10 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         found = checks.validated(platform)
         for table in tables:
             metadata = frame_metadata(frames[table], version=versions[table]) if frames else up_to_date(versions[table])
+            if frames:
+                metadata |= table_metadata(lake, table, frames[table].height)
+            if frames and table == SCORES:
+                metadata |= quality_metadata(lake, table)
             yield dg.MaterializeResult(
                 asset_key=table.split("/"),
                 metadata=metadata,

@@ -7,7 +7,7 @@ import dagster as dg
 from stock_pipeline.core.modelling.evaluation import evaluate
 from stock_pipeline.orchestration import training
 from stock_pipeline.orchestration.checks import models as checks
-from stock_pipeline.orchestration.metadata import figures_table, up_to_date
+from stock_pipeline.orchestration.metadata import figures_table, skill_metadata, up_to_date
 from stock_pipeline.orchestration.partitions import rebuild
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.specs import spec
@@ -55,6 +55,8 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
             "dagster/row_count": data.frame.height,
         }
         metadata |= training.links(platform, wanted)
+        if stale:
+            metadata |= skill_metadata(oos, figures)
         return dg.MaterializeResult(
             asset_key=CANDIDATES.split("/"),
             metadata=metadata if stale else metadata | up_to_date(None),

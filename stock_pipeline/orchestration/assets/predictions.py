@@ -10,7 +10,12 @@ from stock_pipeline.core.prediction.publish import may_publish
 from stock_pipeline.core.prediction.score import PREDICTION_SCHEMA, UNPREDICTED_SCHEMA
 from stock_pipeline.orchestration import inputs, scoring
 from stock_pipeline.orchestration.checks import predictions as checks
-from stock_pipeline.orchestration.metadata import frame_metadata, up_to_date
+from stock_pipeline.orchestration.metadata import (
+    frame_metadata,
+    outcome_metadata,
+    publication_metadata,
+    up_to_date,
+)
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.specs import COLUMNS, spec
 
@@ -95,6 +100,8 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         version = lake.replace(PUBLISHED, rows, metadata={"config_version": settings.version})
         newest = rows.filter(pl.col("session") == pl.col("session").max()).sort("rank")
         metadata = frame_metadata(newest, version=version, preview=20) if version != before else up_to_date(version)
+        if version != before:
+            metadata |= publication_metadata(newest)
         yield dg.MaterializeResult(
             asset_key=PUBLISHED.split("/"), metadata=metadata, check_results=checks.gate_results(verdicts)
         )
@@ -118,9 +125,12 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         found = mature(rows, bars, settings.models.horizon)
         before = platform.lake.version(OUTCOMES)
         version = platform.lake.replace(OUTCOMES, found)
+        metadata = frame_metadata(found, version=version) if version != before else up_to_date(version)
+        if version != before:
+            metadata |= outcome_metadata(found, settings.predictions.conformal.coverage)
         return dg.MaterializeResult(
             asset_key=OUTCOMES.split("/"),
-            metadata=frame_metadata(found, version=version) if version != before else up_to_date(version),
+            metadata=metadata,
             check_results=checks.outcomes(platform, found),
         )
 
