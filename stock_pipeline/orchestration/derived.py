@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import date
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -21,9 +21,9 @@ def derive(
     *,
     inputs: Mapping[str, pl.DataFrame],
     parameters: str,
-    compute: Callable[[date, date], pl.DataFrame],
-) -> tuple[dict[str, Any], pl.DataFrame | None]:
-    """Compute the sessions of `table` whose inputs changed, write them in one commit, and remember their inputs.
+    compute: Callable[[date, date], Iterable[pl.DataFrame]],
+) -> dict[str, Any]:
+    """Compute the sessions of `table` whose inputs changed, write them, and remember their inputs.
 
     Parameters
     ----------
@@ -32,25 +32,41 @@ def derive(
     parameters
         Hash of settings and code; a change computes everything again.
     compute
-        Gives the rows of the sessions from start to end, both inclusive.
+        Gives the rows of the sessions from start to end, both inclusive, in pieces of consecutive sessions, so that
+        memory is bounded by a piece. Each piece is one commit; the inputs are remembered after the last one, so a run
+        that is killed in between is repeated.
 
     Returns
     -------
-    tuple
-        Metadata for the materialisation, and the rows that were written (``None`` when the table was up to date).
+    dict
+        Metadata for the materialisation.
     """
     span = window(context, platform.settings.market.history)
     plan = platform.watermarks.plan(table, inputs, parameters, window=span, rebuild=rebuild(context))
     if plan.start is None or plan.end is None:
         context.log.info("%s is up to date", table)
-        return up_to_date(platform.lake.version(table)), None
-    frame = compute(plan.start, plan.end)
-    version = platform.lake.write_sessions(
-        table, frame, start=plan.start, end=plan.end, metadata={"run_id": context.run_id}
-    )
+        return up_to_date(platform.lake.version(table))
+    start, rows, metadata = plan.start, 0, {}
+    for piece, last in _with_last(compute(plan.start, plan.end)):
+        end: Any = plan.end if last else piece["session"].max()
+        version = platform.lake.write_sessions(table, piece, start=start, end=end, metadata={"run_id": context.run_id})
+        rows += piece.height
+        metadata = frame_metadata(piece, version=version) | {"dagster/row_count": rows}
+        start = end + timedelta(days=1) if end < date.max else end
     platform.watermarks.record(table, plan, parameters)
-    context.log.info("%s: %s rows for %s to %s", table, frame.height, plan.start, plan.end)
-    return frame_metadata(frame, version=version), frame
+    metadata["first_session"] = str(plan.start)
+    context.log.info("%s: %s rows for %s to %s", table, rows, plan.start, plan.end)
+    return metadata
+
+
+def _with_last(pieces: Iterable[pl.DataFrame]) -> Iterator[tuple[pl.DataFrame, bool]]:
+    """Pair each piece with whether it is the last one; one piece is looked ahead."""
+    iterator = iter(pieces)
+    piece = next(iterator, None)
+    while piece is not None:
+        following = next(iterator, None)
+        yield piece, following is None
+        piece = following
 
 
 def tail_before(frame: pl.DataFrame, start: date, rows: int) -> pl.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import polars as pl
 
 from stock_pipeline.config import Settings
@@ -68,7 +70,7 @@ def replay(settings: Settings, prediction_id: str) -> Comparison:
     return whole
 
 
-def _features(platform: Platform, bars: pl.DataFrame, session: object) -> pl.DataFrame:
+def _features(platform: Platform, bars: pl.DataFrame, session: date) -> pl.DataFrame:
     """All configured features of one session, computed from bars."""
     series = inputs.benchmark(platform)
     if series is not None:
@@ -77,7 +79,7 @@ def _features(platform: Platform, bars: pl.DataFrame, session: object) -> pl.Dat
     joined: pl.DataFrame | None = None
     for chosen in inputs.chosen_feature_sets(platform.settings).values():
         usable = inputs.usable_features(chosen, bars, missing)
-        frame = compute(tail_before(bars, session, usable.lookback), usable, start=session)  # type: ignore[arg-type]
+        frame = compute(bars, usable, start=session)
         joined = frame if joined is None else joined.join(frame, on=["symbol", "session"], maintain_order="left")
     assert joined is not None
     return joined

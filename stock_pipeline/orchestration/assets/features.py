@@ -1,14 +1,15 @@
 """Assets of the group ``features``: one table a feature set."""
 
+from collections.abc import Iterator
 from datetime import date
 
 import dagster as dg
 import polars as pl
 
-from stock_pipeline.core.features import FeatureSet, compute
+from stock_pipeline.core.features import FeatureSet, compute_batches
 from stock_pipeline.orchestration.assets.market import BENCHMARK, VALIDATED
 from stock_pipeline.orchestration.checks import features as checks
-from stock_pipeline.orchestration.derived import derive, tail_before
+from stock_pipeline.orchestration.derived import derive
 from stock_pipeline.orchestration.inputs import bars_with_benchmark, chosen_feature_sets, usable_features
 from stock_pipeline.orchestration.partitions import window, years
 from stock_pipeline.orchestration.resources import Platform
@@ -46,13 +47,11 @@ def _feature_asset(platform: Platform, name: str, chosen: FeatureSet) -> dg.Asse
         bars = bars_with_benchmark(platform)
         usable = usable_features(chosen, bars, settings.features.missing_columns)
 
-        def rows(start: date, end: date) -> pl.DataFrame:
-            needed = tail_before(bars.filter(pl.col("session") <= end), start, usable.lookback)
-            return compute(needed, usable, start=start)
+        def rows(start: date, end: date) -> Iterator[pl.DataFrame]:
+            return compute_batches(bars.filter(pl.col("session") <= end), usable, start)
 
-        metadata, _ = derive(
-            context, platform, table, inputs={"bars": bars}, parameters=parameters_hash(usable.hash), compute=rows
-        )
+        parameters = parameters_hash(usable.hash)
+        metadata = derive(context, platform, table, inputs={"bars": bars}, parameters=parameters, compute=rows)
         metadata |= {"feature_set_hash": usable.hash, "features": len(usable.features)}
         first, last = window(context, settings.market.history)
         inside = bars.filter(pl.col("session").is_between(first, last))

@@ -41,12 +41,12 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
     def symbol_risk_table(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         bars = inputs.bars(platform)
 
-        def rows(start: date, end: date) -> pl.DataFrame:
+        def rows(start: date, end: date) -> list[pl.DataFrame]:
             needed = tail_before(bars.filter(pl.col("session") <= end), start, settings.risk.lookback)
-            return symbol_risk(needed, settings.risk, start=start)
+            return [symbol_risk(needed, settings.risk, start=start)]
 
         parameters = parameters_hash(settings.risk.model_dump_json(), code_version("core/risk"))
-        metadata, _ = derive(context, platform, TABLE, inputs={"bars": bars}, parameters=parameters, compute=rows)
+        metadata = derive(context, platform, TABLE, inputs={"bars": bars}, parameters=parameters, compute=rows)
         risk = platform.lake.read(TABLE)
         per_symbol, pooled = risk_backtest(risk, bars)
         platform.lake.replace(BACKTEST, per_symbol)
