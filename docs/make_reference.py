@@ -7,7 +7,9 @@ test compares the pages with what this script would write.
 from __future__ import annotations
 
 import enum
+import importlib
 import inspect
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -174,7 +176,8 @@ def _keys(model: type[BaseModel], prefix: str, section: str) -> Iterator[tuple[s
 
 
 def _row(key: str, field: FieldInfo) -> list[str]:
-    return [code(key), code(_type(field.annotation)), _default(field), _limits(field), field.description or ""]
+    chooses = key == "source.kind"  # it says which of the sections counts, so its default is of no use
+    return [code(key), code(_type(field.annotation)), _default(field, chooses), _limits(field), field.description or ""]
 
 
 def _summary(model: type[BaseModel]) -> str:
@@ -220,8 +223,8 @@ def _type(annotation: Any) -> str:
     return names.get(name, name.lower())
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
+def _default(field: FieldInfo, chooses: bool = False) -> str:
+    if field.is_required() or chooses:
         return "**must be given**"
     value = field.get_default(call_default_factory=True, validated_data={})
     return code(_shown(value))
@@ -350,9 +353,11 @@ def commands() -> str:
     """Every command of the command line."""
     import typer
 
-    from stock_pipeline.cli import data, operate, pipeline, show  # noqa: F401 - they register their commands
+    import stock_pipeline.cli
     from stock_pipeline.cli.app import app
 
+    for module in pkgutil.iter_modules(stock_pipeline.cli.__path__):  # they register their commands
+        importlib.import_module(f"stock_pipeline.cli.{module.name}")
     group: Any = typer.main.get_command(app)
     text = (
         "# Command line\n\n"
