@@ -46,10 +46,13 @@ class Context:
     quiet: bool
 
     def settings(self):
-        """Load the configuration."""
+        """Load the configuration, and refuse a home folder that belongs to another market."""
         from stock_pipeline.config import load_settings
+        from stock_pipeline.config.home import check_home
 
-        return load_settings(self.config)
+        settings = load_settings(self.config)
+        check_home(settings)
+        return settings
 
 
 def _version(wanted: bool) -> None:

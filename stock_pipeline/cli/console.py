@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 PIPED_WIDTH = 160
 """Columns where nobody looks at a terminal, unless COLUMNS says otherwise."""
@@ -32,7 +33,9 @@ class Progress:
             err.print(line, markup=False, soft_wrap=True)
 
 
-def table(title: str, columns: list[tuple[str, str]], rows: list[list[str]], caption: str | None = None) -> Table:
+def table(
+    title: str, columns: list[tuple[str, str]], rows: Sequence[Sequence[str | Text]], caption: str | None = None
+) -> Table:
     """A table that fits the terminal; `columns` are pairs of heading and ``left`` or ``right``, the important first.
 
     Where not all columns fit, the last ones are left out and the caption names them: a row of slivers tells nothing.
@@ -47,7 +50,7 @@ def table(title: str, columns: list[tuple[str, str]], rows: list[list[str]], cap
             heading, justify="right" if side == "right" else "left", no_wrap=side == "right", overflow="fold"
         )
     for row in rows:
-        shown.add_row(*(escape(cell) for cell in row[:count]))
+        shown.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row[:count]))
     return shown
 
 
@@ -56,7 +59,7 @@ _LONGEST_WORD = 32
 """Texts longer than `_WRAPS_FROM` may be broken into lines, so that they do not push other columns out."""
 
 
-def _fitting(columns: list[tuple[str, str]], rows: list[list[str]], width: int) -> int:
+def _fitting(columns: list[tuple[str, str]], rows: Sequence[Sequence[str | Text]], width: int) -> int:
     """How many of the first columns fit into so many characters."""
     used = 1
     for place, (heading, side) in enumerate(columns):
@@ -64,7 +67,7 @@ def _fitting(columns: list[tuple[str, str]], rows: list[list[str]], width: int) 
         if side == "right":
             used += 3 + max(len(heading), cells)
         else:
-            words = max((len(word) for row in rows for word in row[place].split()), default=0)
+            words = max((len(word) for row in rows for word in str(row[place]).split()), default=0)
             used += 3 + max(_longest_word(heading), min(words, _LONGEST_WORD), min(cells, _WRAPS_FROM))
         if used > width and place > 1:
             return place

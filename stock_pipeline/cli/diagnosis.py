@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stock_pipeline.cli.console import span
+from stock_pipeline.cli.diagnosis_source import look_at_prices
+from stock_pipeline.cli.findings import Finding
 from stock_pipeline.config import Settings, load_settings
+from stock_pipeline.config.home import check_home
+from stock_pipeline.config.layers import ENV_PREFIX
 from stock_pipeline.core.errors import PipelineError
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: good, wrong (``False``), or a note (``None``)."""
-
-    good: bool | None
-    what: str
-    found: str
+ENOUGH_GB = 2.0
+"""Free space below which a note is due."""
 
 
 def diagnose(config: Path | None) -> list[Finding]:
@@ -30,16 +28,17 @@ def diagnose(config: Path | None) -> list[Finding]:
         return [*findings, Finding(False, "configuration", str(error))]
     findings.append(Finding(True, "configuration", f"{settings.config_file} (version {settings.version})"))
     for what, look in (
+        ("environment", _overrides),
+        ("home", _home),
         ("calendar", _calendar),
-        ("source", _source),
-        ("features", _features),
+        ("source", look_at_prices),
         ("lake", _lake),
         ("models", _models),
         ("alerts", _alerts),
     ):
         try:
             findings += look(settings)
-        except PipelineError as error:
+        except (PipelineError, OSError) as error:
             findings.append(Finding(False, what, str(error)))
     return findings
 
@@ -52,23 +51,18 @@ def _calendar(settings: Settings) -> list[Finding]:
     return [Finding(None if warning else True, "calendar", warning or f"{calendar.name} until {calendar.last}")]
 
 
-def _source(settings: Settings) -> list[Finding]:
-    if settings.source.kind != "files":
-        return [Finding(None, "source", f"{settings.source.kind}: not asked, it would use the network")]
-    from stock_pipeline.sources import build
-
-    data = build(settings.source, calendar=settings.market.calendar).fetch(None, None)
-    bars = data.bars
-    text = f"{bars.height:,} rows, {bars['symbol'].n_unique()} symbols, {span(bars)}"
-    found = [Finding(bars.height > 0, "source", text)]
-    return found + [Finding(None, "source", problem) for problem in data.problems]
+def _home(settings: Settings) -> list[Finding]:
+    check_home(settings)
+    place = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
+    if not os.access(place, os.W_OK):
+        return [Finding(False, "home", f"{place} cannot be written to; change the key home")]
+    free = shutil.disk_usage(place).free / 1e9
+    return [Finding(True if free > ENOUGH_GB else None, "home", f"{settings.home}, {free:.1f} GB free")]
 
 
-def _features(settings: Settings) -> list[Finding]:
-    from stock_pipeline.orchestration.inputs import chosen_feature_sets
-
-    sets = chosen_feature_sets(settings)
-    return [Finding(True, "features", ", ".join(f"{name}: {len(s.features)}" for name, s in sets.items()))]
+def _overrides(settings: Settings) -> list[Finding]:
+    names = sorted(name for name in os.environ if name.startswith(ENV_PREFIX) or name == "STOCK_PIPELINE_HOME")
+    return [Finding(None, "environment", f"set by variables: {', '.join(names)}")] if names else []
 
 
 def _lake(settings: Settings) -> list[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from stock_pipeline.cli.app import Context, app
 from stock_pipeline.cli.console import err, out, table
@@ -35,12 +36,12 @@ def doctor(context: typer.Context) -> None:
 
     given: Context = context.obj
     findings = diagnose(given.config)
-    mark = {True: "[green]ok[/green]", False: "[red]wrong[/red]", None: "[yellow]note[/yellow]"}
+    marks = {True: Text("ok", "green"), False: Text("wrong", "red"), None: Text("note", "yellow")}
     out.print(
         table(
             "Doctor",
             [("", "left"), ("what", "left"), ("found", "left")],
-            [[mark[f.good], f.what, f.found] for f in findings],
+            [[marks[f.good], f.what, f.found] for f in findings],
         )
     )
     if any(f.good is False for f in findings):

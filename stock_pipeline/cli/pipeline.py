@@ -25,10 +25,13 @@ def run(
 ) -> None:
     """Catch up to the newest session: prices, validation, features, risk, predictions, back-tests."""
     from stock_pipeline.cli.summary import print_runs, print_summary
+    from stock_pipeline.config.home import claim_home
     from stock_pipeline.orchestration.runner import Runner
 
     given: Context = context.obj
-    runner = Runner(given.settings(), Progress(given.quiet))
+    settings = given.settings()
+    claim_home(settings)
+    runner = Runner(settings, Progress(given.quiet))
     outcomes = runner.catch_up(start=_date(start), end=_date(end), rebuild=rebuild, retrain=retrain)
     if any(outcome.computed for outcome in outcomes):
         print_summary(runner.platform, outcomes)
@@ -40,11 +43,13 @@ def run(
 def demo(context: typer.Context) -> None:
     """Run the whole pipeline on the sample market and show what came out."""
     from stock_pipeline.cli.summary import print_summary
+    from stock_pipeline.config.home import claim_home
     from stock_pipeline.config.loading import SAMPLE_FILE, load_settings
     from stock_pipeline.orchestration.runner import Runner
 
     given: Context = context.obj
     settings = load_settings(given.config or SAMPLE_FILE)
+    claim_home(settings)
     err.print("[bold]stock_pipeline[/bold]: the whole pipeline on the sample market (real prices, nothing simulated)")
     runner = Runner(settings, Progress(given.quiet))
     outcomes = runner.catch_up()
