@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from stock_pipeline.cli.console import err, out
 from stock_pipeline.config import Settings
 from stock_pipeline.core.errors import ConfigurationError, PipelineError
 
-START_SECONDS = 120
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 180
 STOP_SECONDS = 20
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LOG_BYTES = 20_000_000
+"""Size at which a service's log is put aside when it starts; the one before the last is dropped."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +40,23 @@ class Service:
 
 
 def services(settings: Settings) -> list[Service]:
-    """The services of one machine: Dagster's web server and daemon, MLflow's UI, the API."""
+    """The services of one machine: Dagster's code server, web server and daemon, MLflow's UI, the API."""
     s, python = settings.services, sys.executable
     binaries = Path(python).parent
     workspace = settings.home / "dagster" / "workspace.yaml"
-    base = f"http://{s.host}"
+    base = f"http://{f'[{s.host}]' if ':' in s.host else s.host}"
     return [
-        Service("api", [python, "-m", "stock_pipeline", "serve"], s.api_port, f"{base}:{s.api_port}/"),
         Service(
-            "dagster",
-            [str(binaries / "dagster-webserver"), "-w", str(workspace), "-h", s.host, "-p", str(s.dagster_port)],
-            s.dagster_port,
-            f"{base}:{s.dagster_port}/",
+            "code-server",
+            [
+                str(binaries / "dagster"), "code-server", "start", "--socket", str(code_socket(settings)),
+                "--module-name", "stock_pipeline.orchestration.definitions", "--working-directory", str(ROOT),
+                "--location-name", "stock_pipeline",
+            ],
+            None,
+            None,
         ),
-        Service("dagster-daemon", [str(binaries / "dagster-daemon"), "run", "-w", str(workspace)], None, None),
+        Service("api", [python, "-m", "stock_pipeline", "serve"], s.api_port, f"{base}:{s.api_port}/"),
         Service(
             "mlflow",
             [
@@ -56,16 +67,28 @@ def services(settings: Settings) -> list[Service]:
             s.mlflow_port,
             f"{base}:{s.mlflow_port}/",
         ),
+        Service(
+            "dagster",
+            [str(binaries / "dagster-webserver"), "-w", str(workspace), "-h", s.host, "-p", str(s.dagster_port)],
+            s.dagster_port,
+            f"{base}:{s.dagster_port}/",
+        ),
+        Service("dagster-daemon", [str(binaries / "dagster-daemon"), "run", "-w", str(workspace)], None, None),
     ]  # fmt: skip
 
 
+def code_socket(settings: Settings) -> Path:
+    """Where the code server listens: always the same place for a home, and short enough for a socket's name."""
+    digest = hashlib.sha256(str(settings.home).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"stock_pipeline-{os.getuid()}-{digest}.sock"
+
+
 def write_workspace(settings: Settings) -> None:
-    """Write a workspace file that does not depend on the folder from which the services are started."""
-    root = Path(__file__).resolve().parents[2]
-    text = (
-        "load_from:\n  - python_module:\n      module_name: stock_pipeline.orchestration.definitions\n"
-        f"      working_directory: {root}\n      location_name: stock_pipeline\n"
-    )
+    """Write the workspace of web server and daemon: both ask one code server.
+
+    Without it each of them would start its own, and the daemon a new one every minute.
+    """
+    text = f"load_from:\n  - grpc_server:\n      socket: {code_socket(settings)}\n      location_name: stock_pipeline\n"
     (settings.home / "dagster" / "workspace.yaml").write_text(text, encoding="utf-8")
 
 
@@ -86,19 +109,18 @@ def serve_all(settings: Settings) -> None:
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     wanted = services(settings)
-    for service in wanted:
-        if service.port is not None and _answers(settings.services.host, service.port):
-            raise ConfigurationError(
-                f"the port of {service.name} is taken",
-                value=service.port,
-                fix=f"stop what uses it, or set services.{service.name}_port (STOCK_PIPELINE__SERVICES__...)",
-            )
+    check_ports(settings.services.host, wanted)
+    code_socket(settings).unlink(missing_ok=True)  # left by services that were killed
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONUNBUFFERED": "1"}
     running: list[tuple[Service, subprocess.Popen[bytes], Path]] = []
-    previous = signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    # a service manager says TERM, a closed terminal HUP: both mean what Ctrl-C means
+    previous = {number: signal.signal(number, _interrupt) for number in STOPPING}
     try:
         for service in wanted:
+            if service.name == "dagster":
+                _wait_for_code(settings, running)
             log = logs / f"{service.name}.log"
+            put_aside(log)
             with log.open("ab") as handle:
                 process = subprocess.Popen(
                     service.command, stdout=handle, stderr=handle, env=environment, start_new_session=True
@@ -115,8 +137,43 @@ def serve_all(settings: Settings) -> None:
     except KeyboardInterrupt:
         err.print("stopping ...")
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        # a second Ctrl-C must not leave half of them behind
+        for number in previous:
+            signal.signal(number, signal.SIG_IGN)
         _stop([process for _, process, _ in running])
+        code_socket(settings).unlink(missing_ok=True)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def check_ports(host: str, wanted: Sequence[Service]) -> None:
+    """Check that every port is free and meant for one service only.
+
+    Raises
+    ------
+    ConfigurationError
+        It is not; the message names the setting.
+    """
+    taken: dict[int, str] = {}
+    for service in wanted:
+        if service.port is None:
+            continue
+        fix = f"set services.{service.name}_port (STOCK_PIPELINE__SERVICES__{service.name.upper()}_PORT)"
+        if service.port in taken:
+            raise ConfigurationError(
+                f"{service.name} and {taken[service.port]} have the same port", value=service.port, fix=fix
+            )
+        if _answers(host, service.port):
+            raise ConfigurationError(
+                f"the port of {service.name} is taken", value=service.port, fix=f"stop what uses it, or {fix}"
+            )
+        taken[service.port] = service.name
+
+
+def put_aside(log: Path) -> None:
+    """Rename a log that has grown large, so that the services may run for years."""
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.1"))
 
 
 def serve_api(settings: Settings) -> None:
@@ -139,6 +196,25 @@ def _wait(settings: Settings, running: list[tuple[Service, subprocess.Popen[byte
             time.sleep(0.3)
 
 
+def _wait_for_code(settings: Settings, running: list[tuple[Service, subprocess.Popen[bytes], Path]]) -> None:
+    """The web server shows an error until somebody reloads it when it is asked before the code is loaded."""
+    deadline = time.monotonic() + START_SECONDS
+    while not _accepts(code_socket(settings)):
+        _all_alive(running)
+        if time.monotonic() > deadline:
+            raise PipelineError("the code server does not answer", fix=f"see {running[0][2]}")
+        time.sleep(0.2)
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.5)
+        try:
+            return probe.connect_ex(str(path)) == 0
+        except OSError:
+            return False
+
+
 def _all_alive(running: list[tuple[Service, subprocess.Popen[bytes], Path]]) -> None:
     for service, process, log in running:
         code = process.poll()
@@ -147,15 +223,30 @@ def _all_alive(running: list[tuple[Service, subprocess.Popen[bytes], Path]]) -> 
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    # code servers and runs are children of the services, some of them in groups of their own
+    family = [child for process in processes for child in _children(process.pid)]
     for process in processes:
         _signal(process, signal.SIGINT)
     deadline = time.monotonic() + STOP_SECONDS
     for process in processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(0.1, deadline - time.monotonic()))
-        # whatever the service has started itself is in its group and ends with it
         _signal(process, signal.SIGKILL)
         process.wait()
+    _, alive = psutil.wait_procs(family, timeout=max(0.1, min(3.0, deadline - time.monotonic())))
+    for child in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

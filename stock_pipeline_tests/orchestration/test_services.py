@@ -1,0 +1,122 @@
+"""``stock-pipeline dev``: everything starts, work is done by the daemon, and Ctrl-C leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stock_pipeline.cli import services
+from stock_pipeline.config import Settings, load_settings
+from stock_pipeline.core.errors import ConfigurationError
+from stock_pipeline_tests.running import get, services_running
+
+LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+LOCATION = {
+    "repositoryLocationName": "stock_pipeline",
+    "repositoryName": "__repository__",
+}
+
+
+@pytest.mark.requirement("P8", "P1", "P2", "P5", "R1.2")
+@pytest.mark.slow
+def test_services_start_work_and_stop_without_a_trace(copy_of_finished: Callable[[], Settings], tmp_path: Path) -> None:
+    settings = copy_of_finished()
+    with services_running(settings.config_file, tmp_path / "dev.log") as running:
+        assert get(f"{running.dagster}server_info") == 200
+        assert get(running.mlflow) == 200
+        assert get(f"{running.api}readyz") == 200
+        with urllib.request.urlopen(f"{running.api}api/predictions", timeout=30) as answer:
+            assert json.load(answer)["predictions"]
+        located = running.graphql(
+            "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+        )
+        assert located["repositoriesOrError"]["nodes"], "the web server knows the code at once"
+        family = running.family()
+        code_servers = [p for p in family if "code-server" in " ".join(p.cmdline())]
+        assert len(code_servers) == 1, "web server and daemon share it"
+
+        tags = {
+            "dagster/asset_partition_range_start": "buy_and_hold", "dagster/asset_partition_range_end": "buy_and_hold",
+            "stock_pipeline/rebuild": "true",
+        }  # fmt: skip
+        launched = running.graphql(LAUNCH, {"params": {
+            "selector": {**LOCATION, "jobName": "backtest"},
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+        }})["launchRun"]  # fmt: skip
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        run_id = launched["run"]["runId"]
+        deadline = time.monotonic() + 180
+        while True:
+            status = running.graphql(STATUS, {"id": run_id})["runOrError"]["status"]
+            if status in ("SUCCESS", "FAILURE", "CANCELED"):
+                break
+            assert time.monotonic() < deadline, status
+            time.sleep(0.5)
+        assert status == "SUCCESS"
+        ticks = running.graphql(
+            """query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor)
+               { ... on Sensor { sensorState { status ticks(limit: 5) { status } } } } }""",
+            {"sensor": {**LOCATION, "sensorName": "collect_alerts"}},
+        )["sensorOrError"]["sensorState"]
+        assert ticks["status"] == "RUNNING", "alerts are collected without anybody switching that on"
+
+        family = running.family()
+        assert len(family) >= 6
+        assert running.stop() == 0
+        alive = psutil.wait_procs(family, timeout=5)[1]
+        assert not alive, [" ".join(process.cmdline()) for process in alive]
+        for address in (running.dagster, running.mlflow, running.api):
+            port = int(address.rsplit(":", 1)[1].strip("/"))
+            with socket.socket() as probe:
+                assert probe.connect_ex(("127.0.0.1", port)) != 0
+    assert not services.code_socket(load_settings(settings.config_file, environment={})).exists()
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Settings:
+    from stock_pipeline_tests.orchestration.conftest import make_market
+
+    return load_settings(make_market(tmp_path, until="2016-01-05"), environment={})
+
+
+@pytest.mark.requirement("P8")
+def test_a_port_in_use_is_named_with_its_setting(local: Settings) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        ports = local.services.model_copy(update={"mlflow_port": port})
+        wanted = services.services(local.model_copy(update={"services": ports}))
+        with pytest.raises(ConfigurationError, match="mlflow") as caught:
+            services.check_ports("127.0.0.1", wanted)
+        assert "services.mlflow_port" in str(caught.value)
+    same = local.services.model_copy(update={"mlflow_port": 8991, "api_port": 8991})
+    with pytest.raises(ConfigurationError, match="same port"):
+        services.check_ports("127.0.0.1", services.services(local.model_copy(update={"services": same})))
+
+
+def test_a_large_log_is_put_aside_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "LOG_BYTES", 10)
+    log = tmp_path / "api.log"
+    services.put_aside(log)
+    log.write_text("0123456789 more")
+    services.put_aside(log)
+    assert not log.exists()
+    assert (tmp_path / "api.log.1").read_text() == "0123456789 more"
