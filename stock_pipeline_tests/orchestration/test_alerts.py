@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -21,7 +21,7 @@ import polars as pl
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from stock_pipeline.config import load_settings
+from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.observability.alerts import Alert
 from stock_pipeline.orchestration import liveness, sensors, watching
 from stock_pipeline.orchestration.resources import Platform
@@ -278,6 +278,50 @@ def _retry_now(platform: Platform) -> None:
 
     with Session(open_database(platform.settings.storage.metadata_url)) as session, session.begin():
         session.execute(update(DeliveryRow).values(next_attempt_at=datetime.now(UTC) - timedelta(seconds=1)))
+
+
+@pytest.mark.requirement("R7.5")
+def test_a_decline_of_quality_is_told_with_what_to_do(copy_of_finished: Callable[[], Settings]) -> None:
+    """The vendor of one stock begins to deliver repeated prices: its scores fall, the alert says which rule and why."""
+    from stock_pipeline.orchestration.runner import Runner
+
+    settings = copy_of_finished()
+    file = settings.config_file.parent / "prices" / "AAPL.csv"
+    lines = file.read_text().splitlines()
+    frozen = lines[-15].split(",")
+    for place in range(-14, 0):  # three weeks of the same bar
+        lines[place] = ",".join([frozen[0], lines[place].split(",")[1], *frozen[2:]])
+    file.write_text("\n".join(lines) + "\n")
+    runner = Runner(settings)
+    outcome = runner.years("prepare", date(2021, 1, 1), None, rebuild=False)
+    assert "market/validated_bars: quality_does_not_decline" in outcome.failed_checks
+    for record in runner.instance.get_run_records(ascending=True):
+        sensors.collect(runner.platform, record, runner.instance)
+    (alert,) = [a for a in runner.platform.alert_outbox.open_alerts() if "quality_does_not_decline" in a.title]
+    assert alert.severity == "warning"
+    assert "stale" in alert.body
+    assert alert.remedy is not None
+    from stock_pipeline.core.quality.registry import all_rules
+
+    named = [rule for rule in all_rules().values() if rule.remedy in alert.remedy]
+    assert any("stale" in rule.name for rule in named), alert.remedy
+
+
+@pytest.mark.requirement("R7.5")
+@pytest.mark.parametrize(
+    ("newest", "declines"),
+    [([100.0] * 5, False), ([100.0, 100.0, 100.0, 100.0, 95.0], False), ([80.0] * 5, True), ([99.0] * 5, False)],
+)
+def test_a_decline_is_a_drop_below_the_usual_level(newest: list[float], declines: bool) -> None:
+    from stock_pipeline.orchestration.checks.quality import decline
+
+    usual = [100.0, 99.5, 100.0] * 20
+    days = pl.date_range(date(2024, 1, 1), date(2024, 12, 31), eager=True).head(len(usual) + 5)
+    found = decline(pl.DataFrame({"session": days, "score": [*usual, *newest]}))
+    assert found is not None
+    recent, level, allowed = found
+    assert (level - recent > allowed) is declines
+    assert decline(pl.DataFrame({"session": days[:6], "score": [1.0] * 6})) is None
 
 
 def bars_until(platform: Platform, day: str) -> None:

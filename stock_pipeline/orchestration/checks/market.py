@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 
 from stock_pipeline.core.market.bars import KEYS, PRICES
+from stock_pipeline.orchestration.checks import quality
 from stock_pipeline.orchestration.checks.base import WARN, result, spec
 from stock_pipeline.orchestration.metadata import markdown_table
 from stock_pipeline.orchestration.reports import QualityReport
@@ -41,6 +42,7 @@ VALIDATED = [
         blocking=True,
     ),
     spec(VALIDATED_BARS, "bars_have_no_gaps", "No symbol lacks a session between its first and last bar."),
+    quality.SPEC,
 ]
 
 
@@ -102,6 +104,7 @@ def validated(platform: Platform) -> list[dg.AssetCheckResult]:
             severity=WARN,
             metadata={"missing": gaps.height, "newest": dg.MetadataValue.md(markdown_table(gaps.tail(5)))},
         ),
+        quality.evaluate(platform),
     ]
 
 
