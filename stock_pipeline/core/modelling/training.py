@@ -47,8 +47,8 @@ class TrainingResult:
     oos
         Predictions of all test folds (`OOS_SCHEMA`), sorted by symbol and session.
     fold_metrics
-        One row a fold: ``fold, train_start, train_end, test_start, test_end, trained_through, train_rows, test_rows, rounds``, and the
-        figures of `evaluate`.
+        One row a fold: ``fold, train_start, train_end, test_start, test_end, trained_through`` (newest session that the
+        fold's model has seen, labels included), ``train_rows, test_rows, rounds``, and the figures of `evaluate`.
     model
         The final model, fitted on everything before the hold-out, purged.
     importance
