@@ -197,3 +197,46 @@ def test_readme_has_its_figures():
     between = text.partition("<!-- figures: written by docs/make_figures.py -->")[2].partition("<!-- /figures -->")[0]
     assert "| momentum | naive |" in between
     assert "| buy_and_hold |" in between
+
+
+@pytest.mark.requirement("P6")
+def test_readme_names_the_top_level_and_it_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    top = (
+        "pyproject.toml",
+        "stock_pipeline",
+        "stock_pipeline_tests",
+        "dagster.yaml",
+        "workspace.yaml",
+        "data",
+        "Makefile",
+    )
+    for name in top:
+        assert (ROOT / name).exists()
+        assert name in text
+
+
+@pytest.mark.requirement("P8")
+def test_readme_begins_with_the_two_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "make demo" in text
+    assert "make test" in text
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "\ndemo:" in makefile
+    assert "\ntest:" in makefile
+
+
+def test_sql_of_the_guide_runs(tmp_path):
+    import datetime
+
+    import polars as pl
+
+    from stock_pipeline.storage.lake import Lake
+
+    bars = pl.DataFrame({"symbol": ["AAPL"], "session": [datetime.date(2023, 1, 3)], "close": [125.07]})
+    (tmp_path / "data" / "home").mkdir(parents=True)
+    lake = Lake(str(tmp_path / "data" / "home" / "lake"))
+    lake.replace("market/validated_bars", bars)
+    lake.replace("predictions/published", bars.with_columns(rank=1, expected_return=0.0, lower=-0.1, upper=0.1))
+    for code in blocks(DOCS / "how-to" / "read-predictions.md", "python"):
+        assert "shape: (1, " in run(code, tmp_path)
