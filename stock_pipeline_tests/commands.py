@@ -50,7 +50,7 @@ def command(*arguments: str | Path, variables: dict[str, str] | None = None) -> 
     out, err, code = io.StringIO(), io.StringIO(), 0
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STOCK_PIPELINE")}
     with (
-        mock.patch.dict(os.environ, {**kept, **(variables or {})}, clear=True),
+        mock.patch.dict(os.environ, {**kept, "COLUMNS": "160", **(variables or {})}, clear=True),
         mock.patch.object(sys, "argv", ["stock-pipeline", *map(str, arguments)]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
