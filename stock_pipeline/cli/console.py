@@ -100,7 +100,9 @@ def cell(value: Any) -> str:
     if value is None or value == "":
         return "-"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 100_000 else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.2f}"
+        if value.is_integer() or abs(value) >= 100_000:
+            return f"{value:,.0f}"
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.2f}"
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)
