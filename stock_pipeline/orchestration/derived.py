@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from stock_pipeline.orchestration.metadata import frame_metadata, up_to_date
+from stock_pipeline.orchestration.metadata import frame_metadata, table_metadata, up_to_date
 from stock_pipeline.orchestration.partitions import rebuild, window
 from stock_pipeline.orchestration.resources import Platform
 
@@ -51,9 +51,10 @@ def derive(
         end: Any = plan.end if last else piece["session"].max()
         version = platform.lake.write_sessions(table, piece, start=start, end=end, metadata={"run_id": context.run_id})
         rows += piece.height
-        metadata = frame_metadata(piece, version=version) | {"dagster/row_count": rows}
+        metadata = frame_metadata(piece, version=version)
         start = end + timedelta(days=1) if end < date.max else end
     platform.watermarks.record(table, plan, parameters)
+    metadata |= table_metadata(platform.lake, table, rows) if metadata else {}
     metadata["first_session"] = str(plan.start)
     context.log.info("%s: %s rows for %s to %s", table, rows, plan.start, plan.end)
     return metadata

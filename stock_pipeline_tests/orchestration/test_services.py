@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,7 +16,8 @@ import pytest
 from stock_pipeline.cli import services
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.core.errors import ConfigurationError
-from stock_pipeline_tests.running import get, services_running
+from stock_pipeline.orchestration.exclusive import BACKTESTS, sole_writer
+from stock_pipeline_tests.running import Running, get, services_running
 
 LAUNCH = """
 mutation($params: ExecutionParams!) {
@@ -27,11 +29,23 @@ mutation($params: ExecutionParams!) {
   }
 }
 """
-STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status stepStats { status } } } }"
 LOCATION = {
     "repositoryLocationName": "stock_pipeline",
     "repositoryName": "__repository__",
 }
+
+
+def run_of(running: Running, run_id: str) -> dict[str, Any]:
+    return dict(running.graphql(STATUS, {"id": run_id})["runOrError"])
+
+
+def wait_for(running: Running, run_id: str, wanted: str, seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while (status := run_of(running, run_id)["status"]) != wanted:
+        assert status not in ("SUCCESS", "FAILURE", "CANCELED"), status
+        assert time.monotonic() < deadline, status
+        time.sleep(0.4)
 
 
 @pytest.mark.requirement("P8", "P1", "P2", "P5", "R1.2")
@@ -56,20 +70,18 @@ def test_services_start_work_and_stop_without_a_trace(copy_of_finished: Callable
             "dagster/asset_partition_range_start": "buy_and_hold", "dagster/asset_partition_range_end": "buy_and_hold",
             "stock_pipeline/rebuild": "true",
         }  # fmt: skip
-        launched = running.graphql(LAUNCH, {"params": {
+        params = {
             "selector": {**LOCATION, "jobName": "backtest"},
             "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
-        }})["launchRun"]  # fmt: skip
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-        run_id = launched["run"]["runId"]
-        deadline = time.monotonic() + 180
-        while True:
-            status = running.graphql(STATUS, {"id": run_id})["runOrError"]["status"]
-            if status in ("SUCCESS", "FAILURE", "CANCELED"):
-                break
-            assert time.monotonic() < deadline, status
-            time.sleep(0.5)
-        assert status == "SUCCESS"
+        }
+        with sole_writer(settings.home, [BACKTESTS], print):  # as a run from the command line does
+            launched = running.graphql(LAUNCH, {"params": params})["launchRun"]
+            assert launched["__typename"] == "LaunchRunSuccess", launched
+            run_id = launched["run"]["runId"]
+            wait_for(running, run_id, "STARTED")
+            time.sleep(1.5)
+            assert run_of(running, run_id) == {"status": "STARTED", "stepStats": []}, "it waits for the other writer"
+        wait_for(running, run_id, "SUCCESS")
         ticks = running.graphql(
             """query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor)
                { ... on Sensor { sensorState { status ticks(limit: 5) { status } } } } }""",

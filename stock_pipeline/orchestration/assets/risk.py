@@ -10,6 +10,7 @@ from stock_pipeline.core.risk.symbol_risk import symbol_risk
 from stock_pipeline.orchestration import inputs
 from stock_pipeline.orchestration.checks import risk as checks
 from stock_pipeline.orchestration.derived import derive, tail_before
+from stock_pipeline.orchestration.metadata import risk_metadata
 from stock_pipeline.orchestration.partitions import years
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.specs import COLUMNS, spec
@@ -47,6 +48,8 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
 
         parameters = parameters_hash(settings.risk.model_dump_json(), code_version("core/risk"))
         metadata = derive(context, platform, TABLE, inputs={"bars": bars}, parameters=parameters, compute=rows)
+        if "up_to_date" not in metadata:
+            metadata |= risk_metadata(platform.lake, TABLE)
         risk = platform.lake.read(TABLE)
         per_symbol, pooled = risk_backtest(risk, bars)
         platform.lake.replace(BACKTEST, per_symbol)

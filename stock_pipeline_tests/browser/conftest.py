@@ -1,0 +1,63 @@
+"""A real headless Chromium, and all services on a small market that has been run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stock_pipeline.config import Settings, load_settings
+from stock_pipeline_tests.orchestration.conftest import SMALL, make_market
+from stock_pipeline_tests.running import Running, services_running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+TINY: dict[str, Any] = {
+    "market": {**SMALL["market"], "history": {"first": 2016, "last": 2018}},
+    "models": {**SMALL["models"], "families": ["ridge"]},
+}
+
+
+def _missing(message: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The browser; the test is skipped where there is none, and fails so in continuous integration."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _missing("playwright is not installed; to run this test: pip install playwright")
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    if found is None:
+        _missing("chromium is not installed; to run this test: sudo apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def shown(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A tiny market after a complete run; depends on the browser so that nothing is run where there is none."""
+    from stock_pipeline.orchestration.runner import Runner
+
+    folder = tmp_path_factory.mktemp("shown")
+    settings = load_settings(make_market(folder, until="2018-12-31", changes=TINY), environment={})
+    Runner(settings).catch_up()
+    return settings
+
+
+@pytest.fixture(scope="session")
+def running(shown: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """All services on that market."""
+    with services_running(shown.config_file, tmp_path_factory.mktemp("output") / "dev.log") as services:
+        yield services
