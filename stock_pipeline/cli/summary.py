@@ -9,9 +9,10 @@ import polars as pl
 
 from stock_pipeline.cli.console import cell, num, out, pct, span, table
 from stock_pipeline.core.backtesting.result import BacktestResult
+from stock_pipeline.core.prediction.coverage import by_group
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import Outcome
-from stock_pipeline.orchestration.training import BASELINES, oos_table
+from stock_pipeline.orchestration.training import BASELINES, intervals_table, oos_table
 
 SHOWN = 20
 """Rows of a table of symbols in a summary."""
@@ -110,6 +111,19 @@ def _intervals_and_risk(platform: Platform) -> None:
         )
     else:
         rows.append([f"{target:.0%} prediction intervals", "no prediction has matured yet"])
+    champion = platform.model_registry.champion()
+    history = intervals_table(champion.family) if champion else ""
+    if history and lake.exists(history):
+        found = by_group(lake.read(history), "year")
+        inside = float((found["coverage"] * found["outcomes"]).sum()) / float(found["outcomes"].sum())
+        worst, years = found.sort("coverage").row(0, named=True), found["group"].sort().to_list()
+        rows.append(
+            [
+                "the same, walk-forward",
+                f"{inside:.1%} of {found['outcomes'].sum():,} outcomes since {years[0]} inside; "
+                f"worst year {worst['group']}: {worst['coverage']:.1%}",
+            ]
+        )
     if lake.exists("risk/var_backtest"):
         tests = lake.read("risk/var_backtest")
         for (level,), part in tests.sort("level").group_by("level", maintain_order=True):

@@ -20,7 +20,6 @@ from stock_pipeline.core.parameters import Parameters
 from stock_pipeline.core.prediction.adaptive import AdaptiveSettings
 from stock_pipeline.core.prediction.conformal import ConformalSettings
 from stock_pipeline.core.prediction.coverage import CoverageSettings
-from stock_pipeline.core.prediction.drift import DriftSettings
 from stock_pipeline.core.prediction.publish import PublicationSettings
 from stock_pipeline.core.prediction.score import ScoreSettings
 from stock_pipeline.core.quality.settings import QualityRules
@@ -130,7 +129,6 @@ class PredictionSettings(Parameters):
     coverage: CoverageSettings = CoverageSettings()
     score: ScoreSettings = ScoreSettings()
     publication: PublicationSettings = PublicationSettings()
-    drift: DriftSettings = DriftSettings()
 
 
 class ScheduleSettings(Parameters):

@@ -22,6 +22,7 @@ from stock_pipeline.core.modelling.search import search
 from stock_pipeline.core.modelling.training import TrainingResult, train_walk_forward
 from stock_pipeline.core.parameters import Parameters
 from stock_pipeline.core.prediction import conformal
+from stock_pipeline.core.prediction.walk_forward import walk_forward_intervals
 from stock_pipeline.orchestration import inputs
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.storage.code_version import code_version
@@ -40,6 +41,11 @@ INPUTS_TAG, ACKNOWLEDGED_TAG, DECISION_TAG = "inputs_hash", "acknowledged_by", "
 def oos_table(family: str) -> str:
     """Lake table of the out-of-sample predictions of a family."""
     return f"models/oos_predictions/{family}"
+
+
+def intervals_table(family: str) -> str:
+    """Lake table of a family's walk-forward intervals: calibrated on earlier years, adapted as outcomes matured."""
+    return f"models/walk_forward_intervals/{family}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def is_current(platform: Platform, data: TrainingData, family: str) -> bool:
     return (
         version is not None
         and version.tags.get(INPUTS_TAG) == data.inputs_hash
-        and platform.lake.exists(oos_table(family))
+        and platform.lake.exists(intervals_table(family))
     )
 
 
@@ -177,6 +183,13 @@ def train_family(
             example=data.frame.select(data.feature_names).tail(3),
         )
     _store(platform, result, str(version.version))
+    intervals = walk_forward_intervals(
+        with_risk,
+        horizon=settings.models.horizon,
+        settings=settings.predictions.conformal,
+        adaptive=settings.predictions.adaptive,
+    )
+    platform.lake.replace(intervals_table(family), intervals)
     return version, result
 
 

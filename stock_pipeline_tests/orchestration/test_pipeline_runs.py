@@ -44,6 +44,10 @@ def test_first_run_goes_from_prices_to_publication(finished: Settings) -> None:
     outcomes = lake.read("predictions/outcomes")
     assert outcomes.height > 100
     assert 0.75 < outcomes["inside"].mean() < 1.0
+    intervals = lake.read(f"models/walk_forward_intervals/{champion.family}")
+    assert 0.85 < intervals["inside"].mean() < 0.95, "calibrated on earlier years alone, they hold later ones"
+    oos = lake.read(f"models/oos_predictions/{champion.family}")
+    assert (oos["trained_through"] < oos["session"]).all(), "each prediction is out of sample"
     summary = lake.read("backtests/summary")
     assert set(summary["strategy"]) == {"buy_and_hold", "model_rank"}
     assert all(Path(report).is_file() for report in summary["report"])

@@ -60,7 +60,7 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(
             asset_key=CANDIDATES.split("/"),
             metadata=metadata if stale else metadata | up_to_date(None),
-            check_results=checks.candidates(figures, wanted),
+            check_results=[*checks.candidates(figures, wanted), checks.covered(platform, wanted)],
         )
 
     @dg.multi_asset(

@@ -8,15 +8,17 @@ from typing import Any
 import dagster as dg
 
 from stock_pipeline.core.errors import PipelineError
+from stock_pipeline.core.prediction.coverage import coverage_check
 from stock_pipeline.orchestration.checks.base import ERROR, WARN, result, spec
-from stock_pipeline.orchestration.metadata import up_to_date
+from stock_pipeline.orchestration.metadata import markdown_table, up_to_date
 from stock_pipeline.orchestration.resources import Platform
-from stock_pipeline.orchestration.training import BASELINES, Election
+from stock_pipeline.orchestration.training import BASELINES, Election, intervals_table
 
 CANDIDATES, CHAMPION = "models/candidates", "models/champion"
 
 CANDIDATE_SPECS = [
     spec(CANDIDATES, "candidates_beat_the_zero_forecast", "Out of sample, the squared error is below that of zero."),
+    spec(CANDIDATES, "intervals_cover_as_promised", "Walk-forward intervals held as many outcomes as they promised."),
 ]
 CHAMPION_SPECS = [
     spec(CHAMPION, "nothing_is_too_good_to_be_true", "No candidate has figures that look like a leak."),
@@ -38,6 +40,26 @@ def candidates(figures: Mapping[str, Mapping[str, float | None]], families: Sequ
             metadata={name: skill for name, skill in skills.items() if skill is not None},
         )
     ]
+
+
+def covered(platform: Platform, families: Sequence[str]) -> dg.AssetCheckResult:
+    """Judge walk-forward intervals overall, by year, symbol and volatility regime."""
+    settings, metadata, reasons, passed = platform.settings.predictions, {}, [], True
+    for family in (name for name in families if name not in BASELINES):
+        verdict = coverage_check(
+            platform.lake.read(intervals_table(family)), settings.conformal.coverage, settings.coverage
+        )
+        passed = passed and verdict.passed
+        reasons += [f"{family}: {reason}" for reason in verdict.reasons]
+        metadata[family] = dg.MetadataValue.md(markdown_table(verdict.table))
+    return result(
+        CANDIDATES,
+        "intervals_cover_as_promised",
+        passed,
+        severity=WARN,
+        description="; ".join(reasons) or "coverage is within tolerance everywhere",
+        metadata=metadata,
+    )
 
 
 def champion(platform: Platform, election: Election | None) -> list[dg.AssetCheckResult]:
