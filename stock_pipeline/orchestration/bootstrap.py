@@ -17,6 +17,8 @@ _QUIET = {
     "DAGSTER_DISABLE_TELEMETRY": "yes",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GX_ANALYTICS_ENABLED": "false",
+    # waiting OpenMP threads that spin make fits several times slower on a busy machine
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
