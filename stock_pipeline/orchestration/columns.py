@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
 
 COLUMNS: Mapping[str, str] = {
     "symbol": "vendor-neutral symbol",
@@ -69,6 +72,10 @@ COLUMNS: Mapping[str, str] = {
     "inside": "whether the outcome lay inside the interval",
     "error": "realised minus expected return",
     "hit": "whether the sign was right",
+    "fold": "walk-forward fold; 0 is the hold-out",
+    "prediction": "out-of-sample prediction of the return over the horizon",
+    "label": "return over the horizon that came true",
+    "trained_through": "newest session that the model had learnt from",
     "strategy": "name of the strategy",
     "annual_return": "geometric return a year after costs, fraction",
     "sharpe": "annualised Sharpe ratio after costs",
@@ -77,3 +84,49 @@ COLUMNS: Mapping[str, str] = {
     "report": "path of the report",
 }
 """Column descriptions, in one place for all tables."""
+
+_KEYS: dict[str, Any] = {"symbol": pl.String(), "session": pl.Date()}
+_RISK = ("volatility", "volatility_daily", "var_95", "var_99", "es_95", "es_99", "drawdown", "max_drawdown_252")
+_RANGE = ("expected_return", "lower", "upper", "confidence", "coverage_target", "interval_level", "volatility")
+
+SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+    "market/benchmark": {"session": pl.Date(), "close": pl.Float64()},
+    "market/membership": {"symbol": pl.String(), "start": pl.Date(), "end": pl.Date()},
+    "market/quality_findings": {
+        **_KEYS,
+        **dict.fromkeys(("rule", "severity", "field"), pl.String()),
+        **dict.fromkeys(("value", "expected"), pl.Float64()),
+        "message": pl.String(),
+    },
+    "market/quality_scores": {**_KEYS, "score": pl.Float64()},
+    "risk/symbol_risk": {
+        **_KEYS,
+        **dict.fromkeys((*_RISK, "sharpe_252"), pl.Float64()),
+        **dict.fromkeys(("risk_method", "risk_reason"), pl.String()),
+    },
+    "models/candidates": {
+        **_KEYS,
+        "fold": pl.Int32(),
+        **dict.fromkeys(("prediction", "label"), pl.Float64()),
+        **dict.fromkeys(("label_session", "trained_through"), pl.Date()),
+        "model_version": pl.String(),
+    },
+    "predictions/outcomes": {
+        "prediction_id": pl.String(),
+        **_KEYS,
+        "horizon": pl.Int64(),
+        "label_session": pl.Date(),
+        **dict.fromkeys((*_RANGE, "realised_return"), pl.Float64()),
+        "inside": pl.Boolean(),
+        "error": pl.Float64(),
+        "hit": pl.Boolean(),
+        **dict.fromkeys(("model_name", "model_version", "arm"), pl.String()),
+        "fallback_level": pl.Int64(),
+    },
+    "backtests/results": {
+        "strategy": pl.String(),
+        **dict.fromkeys(("annual_return", "sharpe", "max_drawdown", "total_costs"), pl.Float64()),
+        "report": pl.String(),
+    },
+}
+"""Columns of the tables whose schema no other module declares; a test holds them against what is stored."""

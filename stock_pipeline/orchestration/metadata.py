@@ -10,11 +10,7 @@ import dagster as dg
 import polars as pl
 
 from stock_pipeline.orchestration import plots
-from stock_pipeline.orchestration.columns import COLUMNS
 from stock_pipeline.storage.lake import Lake
-
-NARROW = 60
-"""Wider tables show the columns of their definition: a schema in every event would be most of the event log."""
 
 
 def column_schema(schema: Mapping[str, Any], descriptions: Mapping[str, str] | None = None) -> dg.TableSchema:
@@ -24,10 +20,11 @@ def column_schema(schema: Mapping[str, Any], descriptions: Mapping[str, str] | N
 
 
 def frame_metadata(frame: pl.DataFrame, *, version: int | None = None, preview: int = 5) -> dict[str, Any]:
-    """Row and symbol counts, columns, first and last session, lake version and the newest rows as a table."""
+    """Row and symbol counts, first and last session, lake version and the newest rows as a table.
+
+    The columns are shown from the asset's definition: in every event they would be most of the event log.
+    """
     metadata: dict[str, Any] = {"dagster/row_count": frame.height}
-    if len(frame.columns) <= NARROW:
-        metadata["dagster/column_schema"] = column_schema(frame.schema, COLUMNS)
     if "session" in frame.columns and not frame.is_empty():
         metadata["first_session"] = str(frame["session"].min())
         metadata["last_session"] = str(frame["session"].max())

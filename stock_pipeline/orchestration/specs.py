@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from stock_pipeline.orchestration.columns import COLUMNS
+from stock_pipeline.orchestration.columns import COLUMNS, SCHEMAS
 from stock_pipeline.orchestration.metadata import column_schema
 
 __all__ = ["COLUMNS", "key", "spec"]
@@ -37,6 +37,7 @@ def spec(
     """
     metadata: dict[str, Any] = {"lake_table": name}
     mapping = dg.AllPartitionMapping() if whole else None
+    schema = schema if schema is not None else SCHEMAS.get(name)
     if schema is not None:
         metadata["dagster/column_schema"] = column_schema(schema, {**COLUMNS, **(columns or {})})
     return dg.AssetSpec(
