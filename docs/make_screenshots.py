@@ -77,6 +77,7 @@ def pictures(home: Path, ports: dict[str, int]) -> list[Picture]:
     return [
         Picture("asset-graph", graph, "text=validated_bars", 1700, 1900, keep=(1700, 1600)),
         Picture("asset-checks", checks, "text=ids_are_unique"),
+        Picture("asset-page", f"{base['dagster']}/assets/predictions/outcomes", "text=Definition", 1440, 1200),
         Picture("mlflow", f"{base['mlflow']}/#/models/us_tech/versions/1", "text=checksum", keep=(1070, 860)),
         Picture("api", f"{base['api']}/", "text=Symbol", 1200, 500),
         Picture("api-reference", f"{base['api']}/docs", ".opblock", 1200, 900),
