@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from stock_pipeline.core.backtesting.metrics import overfitting_metrics
 from stock_pipeline.core.backtesting.result import BacktestResult
 from stock_pipeline.core.backtesting.run import run_backtest
 from stock_pipeline.core.backtesting.settings import BacktestSettings
 from stock_pipeline.core.backtesting.strategies import build as build_strategy
 from stock_pipeline.orchestration import inputs
+from stock_pipeline.orchestration.partitions import table_name
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.training import oos_table
 from stock_pipeline.storage.code_version import code_version
@@ -75,46 +78,62 @@ def prepare(
 
 
 def is_current(platform: Platform, prepared: Prepared) -> bool:
-    """Whether the stored result is of exactly these inputs."""
+    """Whether the stored result is of exactly these inputs, and deflated by the trials that are known now."""
     if not platform.lake.exists(SUMMARY):
         return False
     rows = platform.lake.read(SUMMARY).filter(pl.col("strategy") == prepared.name)
-    return rows.height == 1 and rows["inputs_hash"][0] == prepared.inputs_hash
+    trials = _trials(platform).height
+    return rows.height == 1 and rows["inputs_hash"][0] == prepared.inputs_hash and rows["trials"][0] == trials
+
+
+def count(platform: Platform, prepared: Sequence[Prepared]) -> None:
+    """Enter strategies and parameter sets into the trials of this market before any of them is judged."""
+    keys = [{"strategy": p.name, "parameters": _parameters_key(p), "sharpe_per_session": None} for p in prepared]
+    known = _trials(platform)
+    new = pl.DataFrame(keys, schema=TRIALS_SCHEMA).join(known, on=["strategy", "parameters"], how="anti")
+    if new.height or not platform.lake.exists(TRIALS):
+        platform.lake.replace(TRIALS, pl.concat([known, new]).sort("strategy", "parameters"))
 
 
 def execute(platform: Platform, prepared: Prepared) -> BacktestResult:
-    """Run a prepared back-test, counting it among the trials of this market."""
-    trials = _trials(platform)
-    key = _parameters_key(prepared)
-    others = trials.filter(~((pl.col("strategy") == prepared.name) & (pl.col("parameters") == key)))
-    variance = others["sharpe_per_session"].drop_nulls().var() if others.height > 1 else None
-    settings = prepared.settings.model_copy(
-        update={"trials": others.height + 1, "trials_sharpe_variance": variance or None}
-    )
+    """Run a prepared back-test and note its Sharpe ratio among the trials of this market."""
     result = run_backtest(
         prepared.name,
         prepared.parameters,
         prepared.bars,
         predictions=prepared.predictions,
-        settings=settings,
+        settings=prepared.settings,
         benchmark=prepared.benchmark,
     )
     sharpe = result.metrics.get("sharpe")
-    row = {
-        "strategy": prepared.name,
-        "parameters": key,
-        "sharpe_per_session": None if sharpe is None else sharpe / settings.sessions_per_year**0.5,
-    }
-    platform.lake.replace(TRIALS, pl.concat([others, pl.DataFrame([row], schema=TRIALS_SCHEMA)]))
+    per_session = None if sharpe is None else sharpe / prepared.settings.sessions_per_year**0.5
+    mine = (pl.col("strategy") == prepared.name) & (pl.col("parameters") == _parameters_key(prepared))
+    noted = pl.when(mine).then(pl.lit(per_session, pl.Float64)).otherwise(pl.col("sharpe_per_session"))
+    platform.lake.replace(TRIALS, _trials(platform).with_columns(noted.alias("sharpe_per_session")))
     return result
+
+
+def deflate(platform: Platform, result: BacktestResult) -> BacktestResult:
+    """Judge a result by all trials of the market: the deflated Sharpe ratio does not depend on the order of runs."""
+    trials = _trials(platform)
+    variance: Any = trials["sharpe_per_session"].var() if trials.height > 1 else None
+    update = {"trials": trials.height, "trials_sharpe_variance": variance}
+    figures = overfitting_metrics(result.equity["return"].to_numpy(), trials.height, variance)
+    return replace(result, settings=result.settings.model_copy(update=update), metrics={**result.metrics, **figures})
+
+
+def forget_others(platform: Platform, names: Sequence[str]) -> None:
+    """Take strategies that are no longer configured out of the summary; their tables stay."""
+    summary = platform.lake.read(SUMMARY)
+    platform.lake.replace(SUMMARY, summary.filter(pl.col("strategy").is_in(list(names))))
 
 
 def keep(platform: Platform, prepared: Prepared, result: BacktestResult) -> Path:
     """Store tables, summary row, JSON and report of a result; returns the report's path."""
     frames = result.to_frames()
     for table in TABLES:
-        platform.lake.replace(f"backtests/{table}/{prepared.name}", frames[table])
-    report = write_report(platform, result, platform.reports / "backtests" / prepared.name)
+        platform.lake.replace(f"backtests/{table}/{table_name(prepared.name)}", frames[table])
+    report = write_report(platform, result, platform.reports / "backtests" / table_name(prepared.name))
     summary = result.summary()
     row = {
         "strategy": prepared.name,

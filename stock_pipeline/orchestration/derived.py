@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from stock_pipeline.core.errors import DataError
 from stock_pipeline.orchestration.metadata import frame_metadata, table_metadata, up_to_date
 from stock_pipeline.orchestration.partitions import rebuild, window
 from stock_pipeline.orchestration.resources import Platform
@@ -49,6 +50,8 @@ def derive(
     start, rows, metadata = plan.start, 0, {}
     for piece, last in _with_last(compute(plan.start, plan.end)):
         end: Any = plan.end if last else piece["session"].max()
+        if rows == 0 and _has_other_columns(platform, table, piece):
+            _make_anew(platform, table, piece, start)
         version = platform.lake.write_sessions(table, piece, start=start, end=end, metadata={"run_id": context.run_id})
         rows += piece.height
         metadata = frame_metadata(piece, version=version)
@@ -58,6 +61,22 @@ def derive(
     metadata["first_session"] = str(plan.start)
     context.log.info("%s: %s rows for %s to %s", table, rows, plan.start, plan.end)
     return metadata
+
+
+def _has_other_columns(platform: Platform, table: str, piece: pl.DataFrame) -> bool:
+    return platform.lake.exists(table) and dict(platform.lake.schema(table)) != dict(piece.schema)
+
+
+def _make_anew(platform: Platform, table: str, piece: pl.DataFrame, start: date) -> None:
+    """Begin a table again whose columns have changed, which needs all of its sessions in one run."""
+    first = min(platform.lake.sessions(table), default=start)
+    if first < start:
+        raise DataError(
+            f"the columns of {table} have changed, so all of it must be computed again",
+            value=f"this run begins with {start}, the table with {first}",
+            fix="run `stock-pipeline run` without --from",
+        )
+    platform.lake.replace(table, piece.clear())
 
 
 def _with_last(pieces: Iterable[pl.DataFrame]) -> Iterator[tuple[pl.DataFrame, bool]]:

@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from stock_pipeline.orchestration import plots
+from stock_pipeline.orchestration.partitions import table_name
 from stock_pipeline.storage.lake import Lake
 
 
@@ -195,7 +196,7 @@ def backtest_metadata(lake: Lake, summary: pl.DataFrame, computed: Sequence[str]
             if row.get(figure) is not None:
                 metadata[_key(figure, row["strategy"])] = float(row[figure])
     for name in computed:
-        curves = lake.read(f"backtests/equity/{name}").sort("session")
+        curves = lake.read(f"backtests/equity/{table_name(name)}").sort("session")
         shown: dict[str, list[float | None]] = {
             column: (curves[column] / curves[column].drop_nulls().first()).to_list()
             for column in ("equity", "buy_and_hold", "benchmark")

@@ -18,6 +18,8 @@ from stock_pipeline.core.backtesting.result import BacktestResult
 from stock_pipeline.core.errors import ConfigurationError, NotFoundError
 from stock_pipeline.orchestration import backtesting, scoring
 from stock_pipeline.orchestration.bootstrap import open_instance
+from stock_pipeline.orchestration.exclusive import BACKTESTS, sole_writer
+from stock_pipeline.orchestration.partitions import table_name
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import run_job
 
@@ -118,8 +120,10 @@ def backtest_strategy(
 
     @dg.op
     def simulate(context: dg.OpExecutionContext) -> None:
-        result = backtesting.execute(platform, prepared)
-        stem = platform.reports / "backtests" / "on_request" / f"{strategy.replace(':', '_')}-{prepared.inputs_hash}"
+        backtesting.count(platform, [prepared])
+        result = backtesting.deflate(platform, backtesting.execute(platform, prepared))
+        name = f"{table_name(strategy)}-{prepared.inputs_hash}"
+        stem = platform.reports / "backtests" / "on_request" / name
         found["result"], found["report"] = result, backtesting.write_report(platform, result, stem)
         context.add_output_metadata({"report": dg.MetadataValue.path(str(found["report"]))})
 
@@ -127,5 +131,6 @@ def backtest_strategy(
     def job() -> None:
         simulate()
 
-    run_job(job, instance, {"stock_pipeline/strategy": strategy}, report)
+    with sole_writer(settings.home, [BACKTESTS], report):
+        run_job(job, instance, {"stock_pipeline/strategy": strategy}, report)
     return found["result"], found["report"]

@@ -63,3 +63,8 @@ def rebuild(context: dg.AssetExecutionContext) -> bool:
 def range_tags(first: str, last: str) -> dict[str, str]:
     """Tags that make one run of a range of partitions, without the backfill daemon."""
     return {RANGE_START: first, RANGE_END: last}
+
+
+def table_name(strategy: str) -> str:
+    """A strategy's name as part of table and file names; users' strategies are named ``package.module:Class``."""
+    return strategy.replace(":", "-").replace(".", "_")

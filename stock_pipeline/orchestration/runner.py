@@ -6,6 +6,7 @@ Nothing is computed here: which job is needed is decided, the job is executed, a
 from __future__ import annotations
 
 import logging
+import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -16,9 +17,11 @@ import dagster as dg
 
 from stock_pipeline.config import Settings
 from stock_pipeline.core.errors import PipelineError
+from stock_pipeline.orchestration import inputs, liveness
 from stock_pipeline.orchestration.bootstrap import open_instance
 from stock_pipeline.orchestration.causes import cause
 from stock_pipeline.orchestration.definitions import build_definitions
+from stock_pipeline.orchestration.exclusive import parts, sole_writer
 from stock_pipeline.orchestration.partitions import FROM, REBUILD, TO, range_tags
 from stock_pipeline.orchestration.resources import Platform
 
@@ -55,6 +58,7 @@ class Runner:
     def __init__(self, settings: Settings, report: Callable[[str], None] = lambda line: None) -> None:
         self.settings = settings
         self.report = report
+        report(f"starting Dagster for the market {settings.market.name} ...")
         self.instance = open_instance(settings)
         self.platform = Platform(settings)
         self.definitions = build_definitions(self.platform)
@@ -71,9 +75,11 @@ class Runner:
         rebuild
             Compute the sessions again also where nothing changed.
         retrain
-            Train and promote also when there is a champion.
+            Train and promote also when there is a champion. A champion that was trained on other features than are
+            configured now cannot predict, so it counts as none.
         """
-        has_champion = self.platform.model_registry.champion() is not None
+        champion = self.platform.model_registry.champion()
+        has_champion = champion is not None and champion.feature_set_hash == self._feature_hash()
         data_job = "nightly" if has_champion and not retrain else "prepare"
         outcomes = [self.years(data_job, start, end, rebuild)]
         if data_job == "prepare":
@@ -81,6 +87,11 @@ class Runner:
         if any(outcome.computed for outcome in outcomes) or not self.platform.lake.exists("backtests/summary"):
             outcomes.append(self.named("backtest", [s.name for s in self.settings.backtests.strategies]))
         return outcomes
+
+    def _feature_hash(self) -> str | None:
+        """Hash of the configured features; ``None`` before there are bars."""
+        has_bars = self.platform.lake.exists(inputs.VALIDATED)
+        return inputs.feature_hash(self.platform) if has_bars else None
 
     def years(self, job: str, start: date | None, end: date | None, rebuild: bool) -> Outcome:
         """Run a job of yearly partitions over the whole history, or the years of a range."""
@@ -115,7 +126,9 @@ class Runner:
         RunFailed
             The run failed; the message names the step or the check and the cause.
         """
-        return run_job(self.definitions.resolve_job_def(job), self.instance, tags, self.report)
+        resolved = self.definitions.resolve_job_def(job)
+        with sole_writer(self.settings.home, parts(resolved.tags), self.report):
+            return run_job(resolved, self.instance, tags, self.report)
 
 
 def run_job(
@@ -134,7 +147,7 @@ def run_job(
         instance=instance,
         run_id=run_id,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        tags=tags | {"stock_pipeline/started_by": "command line"},
+        tags=tags | {"stock_pipeline/started_by": "command line", liveness.HOST: socket.gethostname()},
         raise_on_error=False,
     )
     outcome = Outcome(job.name, result.run_id, time.monotonic() - started, _computed(result), _failed_checks(result))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import dagster as dg
 import polars as pl
 
 from stock_pipeline.core.modelling import dataset as datasets
@@ -108,10 +109,10 @@ def out_of_sample(platform: Platform, family: str) -> pl.DataFrame:
     return platform.lake.read(oos_table(family)).filter(pl.col("fold") > 0)
 
 
-def links(platform: Platform, families: Sequence[str]) -> dict[str, str]:
+def links(platform: Platform, families: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
     """Address of the newest MLflow run of each family."""
-    found = {family: latest(platform, family) for family in families}
-    return {f"mlflow_{family}": platform.mlflow_url + v.run_path for family, v in found.items() if v is not None}
+    found = {family: version for family in families if (version := latest(platform, family)) is not None}
+    return {f"mlflow_{name}": dg.MetadataValue.url(platform.mlflow_url + v.run_path) for name, v in found.items()}
 
 
 def train_baseline(platform: Platform, data: TrainingData, family: str) -> pl.DataFrame:
@@ -256,6 +257,9 @@ def elect(platform: Platform) -> Election | None:
     alarms = {family: found for family, frame in oos.items() if (found := too_good_to_be_true(frame, policy))}
     candidate = versions[best_candidate(oos, policy)]
     present = registry.champion()
+    if present is not None and present.feature_set_hash != candidate.feature_set_hash:
+        # it cannot read the features that are computed now, so it can no longer predict: the office is vacant
+        present = None
     if present is not None and present.version == candidate.version:
         return Election(candidate, present, None, alarms)
     decision = decide(

@@ -110,7 +110,13 @@ class Publication:
     def detail(self, prediction_id: str) -> dict[str, Any] | None:
         """One row with its lineage, ``None`` where the id is not in this publication."""
         position = self._positions.get(prediction_id)
-        return None if position is None else _with_lineage(self.frame.row(position, named=True), self.version)
+        if position is None:
+            return None
+        row = _with_lineage(self.frame.row(position, named=True), self.version)
+        for name, value in (("published_at", self.published_at), ("publication_id", self.digest)):
+            if row["lineage"][name] is None:
+                row["lineage"][name] = value
+        return row
 
     def select(
         self,

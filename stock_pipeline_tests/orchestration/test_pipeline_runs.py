@@ -128,3 +128,46 @@ def test_partitions_are_years_of_the_market() -> None:
     from datetime import UTC, datetime
 
     assert years(2024).get_last_partition_key() == str(datetime.now(UTC).year)
+
+
+@pytest.mark.requirement("R3.2", "R3.4")
+def test_strategies_are_judged_by_the_same_trials_and_users_may_add_theirs(
+    copy_of_finished: Callable[[], Settings],
+) -> None:
+    settings = copy_of_finished()
+    summary = Platform(settings).lake.read("backtests/summary")
+    assert summary["trials"].to_list() == [2.0, 2.0]
+    (settings.config_file.parent / "my_strategies.py").write_text(
+        "from stock_pipeline.core.backtesting.strategies.buy_and_hold import BuyAndHold\n\n\n"
+        "class Mine(BuyAndHold):\n    name = 'mine'\n    description = 'A strategy of our own.'\n"
+    )
+    text = settings.config_file.read_text().replace("- buy_and_hold\n", "- sma_cross\n  - my_strategies:Mine\n")
+    settings.config_file.write_text(text)
+    changed = load_settings(settings.config_file, environment={})
+    names = [strategy.name for strategy in changed.backtests.strategies]
+    assert names == ["sma_cross", "my_strategies:Mine", "model_rank"]
+    Runner(changed).named("backtest", names)
+    summary = Platform(changed).lake.read("backtests/summary")
+    assert sorted(summary["strategy"]) == sorted(names), "what is no longer configured is no longer shown"
+    assert set(summary["trials"]) == {4.0}, "the one that was dropped was tried all the same"
+    order = summary.sort("sharpe")["deflated_sharpe"].to_list()
+    assert order == sorted(order), "on the same sessions the deflated ratios are ordered as the ratios"
+
+
+@pytest.mark.requirement("R1.1", "R4.5")
+def test_other_features_bring_a_new_champion(copy_of_finished: Callable[[], Settings]) -> None:
+    settings = copy_of_finished()
+    before = Platform(settings).model_registry.champion()
+    text = settings.config_file.read_text().replace("exclude: []", "exclude: [rsi_14]")
+    assert "rsi_14" in text
+    settings.config_file.write_text(text)
+    runner = Runner(load_settings(settings.config_file, environment={}))
+    runner.catch_up()
+    after = runner.platform.model_registry.champion()
+    assert before is not None
+    assert after is not None
+    assert after.feature_set_hash != before.feature_set_hash
+    published = runner.platform.lake.read("predictions/published")
+    newest = published.filter(pl.col("session") == published["session"].max())
+    assert set(newest["model_version"]) == {str(after.version)}
+    assert set(newest["fallback_level"]) == {0}

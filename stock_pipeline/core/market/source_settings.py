@@ -33,7 +33,7 @@ def _known_keys(columns: dict[str, str], allowed: tuple[str, ...]) -> dict[str, 
 class TableFile(Parameters):
     """One CSV or Parquet file beside the prices; the path alone is enough."""
 
-    path: str = Field(min_length=1, description="CSV or Parquet file, absolute or from the working directory")
+    path: str = Field(min_length=1, description="CSV or Parquet file, absolute or from the configuration file's folder")
     columns: dict[str, str] = Field(default={}, description="ours: theirs, where their names differ")
     date_format: str | None = Field(
         default=None, description="such as %d/%m/%Y, epoch_s or epoch_ms; found by itself where unambiguous"
@@ -50,7 +50,7 @@ class FilesSource(Parameters):
     """A folder of CSV or Parquet files, or one file, with one row a symbol and session."""
 
     kind: Literal["files"] = "files"
-    path: str = Field(min_length=1, description="file or folder, absolute or from the working directory")
+    path: str = Field(min_length=1, description="file or folder, absolute or from the configuration file's folder")
     glob: str | None = Field(
         default=None, description="such as *.parquet or bars/*.csv; all CSV and Parquet files by default"
     )

@@ -24,7 +24,7 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
                 RESULTS,
                 "Strategies on real prices after costs, under the exchange's rules, with fills booked in two ledgers.",
                 owner=settings.market.owner,
-                deps=["market/validated_bars", "models/champion"],
+                deps=["market/validated_bars", "market/membership", "market/benchmark", "models/champion"],
                 whole=True,
                 kinds={"polars", "vectorbt", "html"},
             )
@@ -33,28 +33,29 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         partitions_def=dg.StaticPartitionsDefinition(list(parameters)),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def results(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        computed = []
-        for name in context.partition_keys:
-            prepared = backtesting.prepare(platform, name, parameters[name])
-            if backtesting.is_current(platform, prepared) and not rebuild(context):
-                context.log.info("%s is up to date", name)
-                continue
-            result = backtesting.execute(platform, prepared)
-            report = backtesting.keep(platform, prepared, result)
-            computed.append(result)
-            context.log.info("%s: Sharpe %s after costs", name, checks.shown(result.metrics.get("sharpe")))
-            context.log.debug("report written to %s", report)
+    def backtest_results(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        prepared = [backtesting.prepare(platform, name, parameters[name]) for name in context.partition_keys]
+        backtesting.count(platform, prepared)
+        stale = [p for p in prepared if rebuild(context) or not backtesting.is_current(platform, p)]
+        results = []
+        for one in stale:
+            results.append(backtesting.execute(platform, one))
+            sharpe = checks.shown(results[-1].metrics.get("sharpe"))
+            context.log.info("%s: Sharpe %s after costs", one.name, sharpe)
+        computed = [backtesting.deflate(platform, result) for result in results]
+        for one, result in zip(stale, computed, strict=True):
+            backtesting.keep(platform, one, result)
+        backtesting.forget_others(platform, list(parameters))
         summary = platform.lake.read(backtesting.SUMMARY)
         metadata = frame_metadata(
             summary.select("strategy", "annual_return", "sharpe", "max_drawdown", "total_costs", "report")
         )
         if computed:
-            metadata |= backtest_metadata(platform.lake, summary, [result.strategy for result in computed])
+            metadata |= backtest_metadata(platform.lake, summary, [one.name for one in stale])
         return dg.MaterializeResult(
             asset_key=RESULTS.split("/"),
             metadata=metadata if computed else metadata | up_to_date(None),
             check_results=checks.evaluate(platform, computed),
         )
 
-    return [results]
+    return [backtest_results]

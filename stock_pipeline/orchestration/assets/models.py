@@ -19,7 +19,12 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
     """The model assets of one configuration."""
     settings = platform.settings
     owner = settings.market.owner
-    upstream = ["market/validated_bars", "risk/symbol_risk", *(f"features/{name}" for name in settings.features.sets)]
+    upstream = [
+        "market/validated_bars",
+        "market/membership",
+        "risk/symbol_risk",
+        *(f"features/{name}" for name in settings.features.sets),
+    ]
     families = dg.StaticPartitionsDefinition(settings.models.families)
 
     @dg.multi_asset(

@@ -27,7 +27,12 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
     """The prediction assets of one configuration."""
     settings = platform.settings
     owner = settings.market.owner
-    upstream = [inputs.VALIDATED, scoring.RISK, *(f"features/{name}" for name in settings.features.sets)]
+    upstream = [
+        inputs.VALIDATED,
+        inputs.MEMBERSHIP,
+        scoring.RISK,
+        *(f"features/{name}" for name in settings.features.sets),
+    ]
 
     @dg.multi_asset(
         name="scored",

@@ -73,7 +73,10 @@ def validated(platform: Platform) -> list[dg.AssetCheckResult]:
     real = quarantined.filter(pl.col("rules").list.set_intersection(pl.lit(NOT_A_SESSION)).list.len() == 0)
     newest: Any = pl.concat([bars["session"], real["session"]]).max()
     lost = real.filter(pl.col("session") == newest).height if newest else 0
-    of = lost + (bars.filter(pl.col("session") == newest).height if newest else 0)
+    # of all that should have been there: one bad early row is not the whole night
+    recent = bars["session"].unique().sort().tail(20)
+    active = bars.filter(pl.col("session").is_in(recent.implode()))["symbol"].n_unique()
+    of = max(active, lost + (bars.filter(pl.col("session") == newest).height if newest else 0))
     share, allowed = lost / of if of else 0.0, platform.settings.gates.max_quarantined_share
     findings = lake.read("market/quality_findings")
     gaps = findings.filter(pl.col("rule") == "missing_sessions")
