@@ -264,7 +264,7 @@ def test_sql_reads_the_named_tables_and_nothing_else(lake: Lake, tmp_path: Path)
         "SELECT 1; SELECT 2",
         "DROP TABLE flat",
         "INSERT INTO flat VALUES (1)",
-        "COPY (SELECT 1) TO '/tmp/x.csv'",
+        "COPY (SELECT 1) TO 'stolen.csv'",
         "SELECT",
         "ATTACH 'x.db'",
         f"SELECT * FROM read_csv('{secret}')",
