@@ -479,6 +479,11 @@ def lake_tables() -> dict[str, tuple[str, Mapping[str, Any], dict[str, str]]]:
         "buy_and_hold": "the capital grown without costs by equal parts of what had a bar in the first session",
         "benchmark": "the capital grown by the benchmark; null where there is none",
     }  # fmt: skip
+    walk_forward = {
+        **dict.fromkeys(("symbol", "session", "fold", "prediction", "label", "label_session")), "volatility": number,
+        "lower": number, "upper": number, "interval_level": number, "inside": pl.Boolean(), "horizon": whole,
+    }  # fmt: skip
+    walk_forward = {name: dtype or OOS_SCHEMA[name] for name, dtype in walk_forward.items()}
     var_backtest = {
         "symbol": text, "level": number, "observations": whole, "exceedances": whole, "exceedance_rate": number,
         "expected_rate": number, "kupiec_statistic": number, "kupiec_p": number, "independence_statistic": number,
@@ -508,6 +513,10 @@ def lake_tables() -> dict[str, tuple[str, Mapping[str, Any], dict[str, str]]]:
         "models/oos_predictions/<family>": (
             "Walk-forward predictions of a family or naive baseline, made by models that had not seen the session. "
             "Those of a trained family carry the registered `model_version` as well.", OOS_SCHEMA, {},
+        ),
+        "models/walk_forward_intervals/<family>": (
+            "Intervals that a trained family would have given over its walk-forward history, and whether they held.",
+            walk_forward, {"volatility": "annualised, known at the session"},
         ),
         "predictions/scored": ("Every scoring, also superseded ones.", SCORED_SCHEMA, {}),
         "predictions/published": ("What readers and the API see: the scorings in force. Same columns.", {}, {}),
