@@ -9,7 +9,7 @@ export DAGSTER_DISABLE_TELEMETRY = yes
 export GX_ANALYTICS_ENABLED = false
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help demo dev test check lint types imports definitions lock clean
+.PHONY: help demo dev test check lint types imports definitions reference lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ imports: $(VENV)/dev.done ## import-linter: imports go down only
 
 definitions: $(VENV)/dev.done ## load the Dagster definitions as Dagster does
 	@$(SP) validate
+
+reference: $(VENV)/run.done ## write docs/reference anew from the code
+	@$(BIN)/python docs/make_reference.py
 
 lock: $(VENV)/uv.done ## renew both lock files from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra build --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet -o requirements.lock

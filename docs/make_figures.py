@@ -107,6 +107,7 @@ def _intervals(platform: Any) -> str:
             f"{outcomes['inside'].mean():.1%} of {outcomes.height:,} matured outcomes inside",
         ]
     ]
+    rows += _walk_forward(platform, target)
     for (level,), part in tests.sort("level").group_by("level", maintain_order=True):
         rate = part["exceedances"].sum() / part["observations"].sum()
         passed = [part.filter(pl.col(name) > 0.01).height for name in ("kupiec_p", "independence_p")]
@@ -118,6 +119,28 @@ def _intervals(platform: Any) -> str:
             ]
         )
     return "**Intervals and risk.**\n\n" + _table(("", ""), rows, left=2)
+
+
+def _walk_forward(platform: Any, target: float) -> list[list[str]]:
+    from stock_pipeline.core.prediction.coverage import by_group
+    from stock_pipeline.orchestration.training import intervals_table
+
+    champion = platform.model_registry.champion()
+    if champion is None:
+        return []
+    history = platform.lake.read(intervals_table(champion.family))
+    if "model_version" in history.columns:
+        history = history.filter(pl.col("model_version") == str(champion.version))
+    years = by_group(history, "year").sort("coverage")
+    regimes = {row["group"]: row["coverage"] for row in by_group(history, "regime").iter_rows(named=True)}
+    inside, first = history["inside"].mean(), history["session"].min()
+    return [
+        [
+            f"{target:.0%} intervals, walk-forward since {first.year}",
+            f"{inside:.1%} of {history.height:,} outcomes inside; by year {years['coverage'][0]:.1%} to "
+            f"{years['coverage'][-1]:.1%}; calm third {regimes['calm']:.1%}, wild third {regimes['wild']:.1%}",
+        ]
+    ]
 
 
 def _predictions(platform: Any) -> str:
