@@ -12,7 +12,7 @@ from stock_pipeline.core.backtesting.result import BacktestResult
 from stock_pipeline.core.prediction.coverage import by_group
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import Outcome
-from stock_pipeline.orchestration.training import BASELINES, intervals_table, oos_table
+from stock_pipeline.orchestration.training import BASELINES, intervals_table, oos_table, out_of_sample
 
 SHOWN = 20
 """Rows of a table of symbols in a summary."""
@@ -69,7 +69,7 @@ def _models(platform: Platform) -> None:
     for name in (*families, *BASELINES):
         if not platform.lake.exists(oos_table(name)):
             continue
-        oos = platform.lake.read(oos_table(name)).filter(pl.col("fold") > 0)
+        oos = out_of_sample(platform, name)
         found = evaluate(oos, horizon=platform.settings.models.horizon)
         label = name + ("  (champion)" if champion and champion.family == name else "")
         rows.append(
@@ -113,8 +113,8 @@ def _intervals_and_risk(platform: Platform) -> None:
         rows.append([f"{target:.0%} prediction intervals", "no prediction has matured yet"])
     champion = platform.model_registry.champion()
     history = intervals_table(champion.family) if champion else ""
-    if history and lake.exists(history):
-        found = by_group(lake.read(history), "year")
+    if champion and lake.exists(history):
+        found = by_group(lake.read(history).filter(pl.col("model_version") == str(champion.version)), "year")
         inside = float((found["coverage"] * found["outcomes"]).sum()) / float(found["outcomes"].sum())
         worst, years = found.sort("coverage").row(0, named=True), found["group"].sort().to_list()
         rows.append(

@@ -19,7 +19,7 @@ from stock_pipeline.core.backtesting.strategies import build as build_strategy
 from stock_pipeline.orchestration import inputs
 from stock_pipeline.orchestration.partitions import table_name
 from stock_pipeline.orchestration.resources import Platform
-from stock_pipeline.orchestration.training import oos_table
+from stock_pipeline.orchestration.training import champion_predictions
 from stock_pipeline.storage.code_version import code_version
 from stock_pipeline.storage.watermarks import parameters_hash, session_hashes
 
@@ -37,6 +37,7 @@ class Prepared:
     bars: pl.DataFrame
     predictions: pl.DataFrame | None
     benchmark: pl.DataFrame | None
+    membership: pl.DataFrame | None
     settings: BacktestSettings
     inputs_hash: str
 
@@ -52,13 +53,9 @@ def prepare(
         The strategy is unknown or a parameter is out of range.
     """
     strategy = build_strategy(name, parameters)
-    bars = inputs.members(platform, inputs.bars(platform))
+    bars, benchmark, membership = inputs.tradable(platform), inputs.benchmark(platform), inputs.membership(platform)
     champion = platform.model_registry.champion() if strategy.needs_predictions else None
-    predictions = None
-    if champion is not None and platform.lake.exists(oos_table(champion.family)):
-        predictions = platform.lake.read(oos_table(champion.family)).select(
-            "symbol", "session", "prediction", "trained_through"
-        )
+    predictions = champion_predictions(platform, champion) if champion is not None else None
     version = platform.lake.version(inputs.VALIDATED)
     chosen = (settings or platform.settings.backtest).model_copy(
         update={
@@ -66,15 +63,22 @@ def prepare(
             "model_version": f"{champion.family} version {champion.version}" if champion else None,
         }
     )
-    frames = {"bars": bars} | ({"predictions": predictions} if predictions is not None else {})
-    content = session_hashes(frames)["input_hash"].to_list()
+    frames = {"bars": bars, "benchmark": benchmark, "predictions": predictions}
+    content = session_hashes({label: frame for label, frame in frames.items() if frame is not None})
     digest = parameters_hash(
-        content,
+        content["input_hash"].to_list(),
+        "" if membership is None else membership.sort("symbol", "start").write_csv(),
         strategy.parameters.model_dump_json(),
         chosen.model_dump_json(exclude={"data_version", "trials", "trials_sharpe_variance"}),
         code_version("core/backtesting", "core/market", "core/reporting"),
     )
-    return Prepared(name, parameters, bars, predictions, inputs.benchmark(platform), chosen, digest)
+    return Prepared(name, parameters, bars, predictions, benchmark, membership, chosen, digest)
+
+
+def lacks_predictions(prepared: Prepared) -> bool:
+    """Whether a model's strategy cannot run, because no champion has out-of-sample predictions."""
+    strategy = build_strategy(prepared.name, prepared.parameters)
+    return strategy.needs_predictions and prepared.predictions is None
 
 
 def is_current(platform: Platform, prepared: Prepared) -> bool:
@@ -104,6 +108,7 @@ def execute(platform: Platform, prepared: Prepared) -> BacktestResult:
         predictions=prepared.predictions,
         settings=prepared.settings,
         benchmark=prepared.benchmark,
+        membership=prepared.membership,
     )
     sharpe = result.metrics.get("sharpe")
     per_session = None if sharpe is None else sharpe / prepared.settings.sessions_per_year**0.5
@@ -124,6 +129,8 @@ def deflate(platform: Platform, result: BacktestResult) -> BacktestResult:
 
 def forget_others(platform: Platform, names: Sequence[str]) -> None:
     """Take strategies that are no longer configured out of the summary; their tables stay."""
+    if not platform.lake.exists(SUMMARY):
+        return
     summary = platform.lake.read(SUMMARY)
     platform.lake.replace(SUMMARY, summary.filter(pl.col("strategy").is_in(list(names))))
 

@@ -88,6 +88,18 @@ def with_benchmark(frame: pl.DataFrame, series: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def tradable(platform: Platform) -> pl.DataFrame:
+    """Bars of every symbol that the configuration names, also from before it was a member and after it left."""
+    wanted = platform.settings.universe.symbols
+    frame = bars(platform)
+    return frame if wanted == "all" else frame.filter(pl.col("symbol").is_in(wanted))
+
+
+def membership(platform: Platform) -> pl.DataFrame | None:
+    """``symbol, start, end`` of the point-in-time universe, ``None`` where every symbol is always a member."""
+    return platform.lake.read(MEMBERSHIP) if platform.lake.exists(MEMBERSHIP) else None
+
+
 def members(platform: Platform, frame: pl.DataFrame) -> pl.DataFrame:
     """Rows of `frame` that belong to the configured universe at their session."""
     wanted = platform.settings.universe.symbols

@@ -12,7 +12,7 @@ from datetime import date
 
 import polars as pl
 
-from stock_pipeline.core.errors import IntegrityError
+from stock_pipeline.core.errors import IntegrityError, LookAheadError
 from stock_pipeline.core.prediction import adaptive, fallback
 from stock_pipeline.core.prediction.conformal import Calibrator
 from stock_pipeline.core.prediction.outcomes import mature
@@ -89,6 +89,12 @@ def model_rung(platform: Platform, data: Data, sessions: Sequence[date], alias: 
         The model cannot be loaded, is damaged, or was trained on other features: the ladder goes one rung down.
     """
     model = platform.model_registry.load(alias, feature_set_hash=data.feature_set_hash)
+    if min(sessions) <= model.trained_through:
+        raise LookAheadError(
+            f"{model.family} version {model.version} has learnt from sessions up to {model.trained_through}",
+            value=str(min(sessions)),
+            allowed="later sessions",
+        )
     wanted = data.features.filter(pl.col("session").is_in(list(sessions)))
     outputs = expected_returns(wanted, model.predict, model.feature_names, platform.settings.scoring)
     return Rung(
@@ -170,20 +176,33 @@ def score_all(
 ) -> tuple[Scored, list[fallback.Choice[Rung]]]:
     """Score sessions with the ladder and add the lineage of each row.
 
-    A model predicts all sessions at once. The naive rung is calibrated anew for each session, on what was known then.
+    A model predicts all sessions that it has not learnt from at once. The naive rung is calibrated anew for each
+    session, on what was known then.
     """
-    choice = choose_rung(platform, data, sessions)
-    groups = [[day] for day in sorted(sessions)] if choice.level == fallback.NAIVE else [list(sessions)]
     predictions, unpredicted, choices = [], [], []
-    for group in groups:
-        used = choice if len(groups) == 1 else choose_rung(platform, data, group)
-        scored = score_sessions(platform, data, used, group, history=history)
-        rows = with_lineage(platform, scored.predictions, used.value)
+    for group in _groups(platform, data, sessions):
+        choice = choose_rung(platform, data, group)
+        scored = score_sessions(platform, data, choice, group, history=history)
+        rows = with_lineage(platform, scored.predictions, choice.value)
         history = pl.concat([history, rows], how="diagonal")
         predictions.append(rows)
         unpredicted.append(scored.unpredicted)
-        choices.append(used)
+        choices.append(choice)
     return Scored(pl.concat(predictions), pl.concat(unpredicted)), choices
+
+
+def _groups(platform: Platform, data: Data, sessions: Sequence[date]) -> list[list[date]]:
+    """Sessions that can be scored together, in order.
+
+    A session that the champion has learnt from is scored on its own, by the next rung that has not seen it; so is every
+    session when only the naive rung is left.
+    """
+    days, champion = sorted(sessions), platform.model_registry.champion()
+    late = [day for day in days if champion is not None and day > champion.trained_through]
+    early = [[day] for day in days if day not in set(late)]
+    if late and choose_rung(platform, data, late).level == fallback.NAIVE:
+        return early + [[day] for day in late]
+    return [*early, late] if late else early
 
 
 def score_sessions(

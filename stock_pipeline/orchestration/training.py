@@ -106,7 +106,13 @@ def is_current(platform: Platform, data: TrainingData, family: str) -> bool:
 
 def out_of_sample(platform: Platform, family: str) -> pl.DataFrame:
     """Walk-forward predictions of a family or baseline, without the hold-out."""
-    return platform.lake.read(oos_table(family)).filter(pl.col("fold") > 0)
+    return newest_version(platform.lake.read(oos_table(family))).filter(pl.col("fold") > 0)
+
+
+def newest_version(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the newest version of a family (a baseline has but one)."""
+    number = pl.col("model_version").cast(pl.Int64, strict=False).fill_null(0)
+    return rows.filter(number == number.max())
 
 
 def links(platform: Platform, families: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
@@ -190,7 +196,7 @@ def train_family(
         settings=settings.predictions.conformal,
         adaptive=settings.predictions.adaptive,
     )
-    platform.lake.replace(intervals_table(family), intervals)
+    _keep(platform, intervals_table(family), intervals, str(version.version))
     return version, result
 
 
@@ -199,8 +205,27 @@ def _store(platform: Platform, result: TrainingResult, version: str) -> None:
     seen = result.fold_metrics.select(pl.col("fold").cast(pl.Int32), "trained_through")
     last = pl.DataFrame({"fold": [0], "trained_through": [result.trained_through]}, schema=seen.schema)
     rows = pl.concat([result.oos, result.holdout]).join(pl.concat([seen, last]), on="fold", how="left")
+    _keep(platform, oos_table(result.family), rows, version)
+
+
+def _keep(platform: Platform, table: str, rows: pl.DataFrame, version: str) -> None:
+    """Put a version's rows beside those of the champion and the previous champion, which are still in use."""
     rows = rows.with_columns(model_version=pl.lit(version)).sort("symbol", "session")
-    platform.lake.replace(oos_table(result.family), rows)
+    if platform.lake.exists(table):
+        used = {str(v.version) for v in platform.model_registry.versions() if set(v.aliases) & {"champion", "previous"}}
+        old = platform.lake.read(table)
+        if dict(old.schema) == dict(rows.schema):
+            rows = pl.concat([old.filter(pl.col("model_version").is_in(list(used - {version}))), rows])
+    platform.lake.replace(table, rows)
+
+
+def champion_predictions(platform: Platform, champion: ModelVersion) -> pl.DataFrame | None:
+    """Out-of-sample predictions of exactly this version, hold-out included; ``None`` where they are not kept."""
+    table = oos_table(champion.family)
+    if not platform.lake.exists(table):
+        return None
+    rows = platform.lake.read(table).filter(pl.col("model_version") == str(champion.version))
+    return rows.select("symbol", "session", "prediction", "trained_through") if rows.height else None
 
 
 def trials(platform: Platform) -> int:
@@ -254,8 +279,12 @@ def elect(platform: Platform) -> Election | None:
     if not versions:
         return None
     oos = {family: registry.oos(version.version) for family, version in versions.items()}
-    alarms = {family: found for family, frame in oos.items() if (found := too_good_to_be_true(frame, policy))}
-    candidate = versions[best_candidate(oos, policy)]
+    horizon = platform.settings.models.horizon
+    found = {family: too_good_to_be_true(frame, policy, horizon=horizon) for family, frame in oos.items()}
+    alarms = {family: phrases for family, phrases in found.items() if phrases}
+    # a candidate with an alarm waits for a person, and must not keep a clean one from office
+    clean = {f: frame for f, frame in oos.items() if f not in alarms or versions[f].tags.get(ACKNOWLEDGED_TAG)}
+    candidate = versions[best_candidate(clean or oos, policy)]
     present = registry.champion()
     if present is not None and present.feature_set_hash != candidate.feature_set_hash:
         # it cannot read the features that are computed now, so it can no longer predict: the office is vacant
@@ -268,6 +297,7 @@ def elect(platform: Platform) -> Election | None:
         {name: out_of_sample(platform, name) for name in BASELINES},
         policy,
         trials=trials(platform),
+        horizon=horizon,
         acknowledged_by=candidate.tags.get(ACKNOWLEDGED_TAG),
     )
     registry.tag(candidate.version, DECISION_TAG, "\n".join(decision.reasons))

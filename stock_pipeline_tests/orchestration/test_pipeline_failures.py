@@ -15,6 +15,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from stock_pipeline.config import Settings, load_settings
+from stock_pipeline.orchestration import scoring, training
 from stock_pipeline.orchestration.replay import replay
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import RunFailed, Runner
@@ -145,3 +146,46 @@ def test_a_killed_run_is_continued_to_the_same_publication(finished: Settings, t
     lineage = ("config_version", "model_checksum")
     one, other = (Platform(s).lake.read("predictions/published").drop(lineage) for s in (settings, finished))
     assert_frame_equal(one, other, check_exact=True)
+
+
+@pytest.mark.requirement("R1.2", "V1")
+def test_no_session_is_scored_by_a_model_that_has_learnt_from_it(finished: Settings) -> None:
+    platform = Platform(finished)
+    data = scoring.load_data(platform)
+    champion = platform.model_registry.champion()
+    assert champion is not None
+    sessions = data.bars["session"].unique().sort().to_list()
+    seen = sessions.index(champion.trained_through)
+    history = scoring.current(platform).clear()
+    scored, _ = scoring.score_all(platform, data, sessions[seen - 1 : seen + 3], history=history)
+    early = scored.predictions.filter(pl.col("session") <= champion.trained_through)
+    late = scored.predictions.filter(pl.col("session") > champion.trained_through)
+    assert early["session"].n_unique() == late["session"].n_unique() == 2
+    assert set(early["fallback_level"]) == {2}
+    assert "has learnt from sessions up to" in early["fallback_reason"][0]
+    assert set(late["model_version"]) == {str(champion.version)}
+    assert set(late["fallback_level"]) == {0}
+
+
+@pytest.mark.requirement("R4.5")
+def test_an_alarmed_candidate_waits_and_does_not_keep_a_clean_one_from_office(
+    copy_of_finished: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = copy_of_finished()
+    platform = Platform(settings)
+    registry = platform.model_registry
+    ridge = training.latest(platform, "ridge")
+    lightgbm = training.latest(platform, "lightgbm")
+    assert ridge is not None
+    assert lightgbm is not None
+    for alias in ("champion", "challenger", "previous"):
+        registry.client.delete_registered_model_alias(registry.name, alias)
+    kept = registry.oos(lightgbm.version)
+    leak = {lightgbm.version: kept.with_columns(prediction=pl.col("label")), ridge.version: registry.oos(ridge.version)}
+    monkeypatch.setattr(type(registry), "oos", lambda self, version, table="oos": leak[int(version)])
+    election = training.elect(platform)
+    assert election is not None
+    assert set(election.alarms) == {"lightgbm"}
+    champion = registry.champion()
+    assert champion is not None
+    assert champion.family == "ridge"

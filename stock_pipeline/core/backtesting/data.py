@@ -20,6 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from stock_pipeline.core.errors import DataError
+from stock_pipeline.core.market import universe
 from stock_pipeline.core.market.bars import adjusted
 
 Matrix = NDArray[np.float64]
@@ -36,13 +37,18 @@ class MarketData:
         column ``special_treatment`` marks Chinese ST shares.
     predictions
         Out-of-sample predictions ``symbol, session, prediction``, or ``None``.
+    membership
+        ``symbol, start, end`` of the point-in-time universe, or ``None``: every symbol with a bar is a member.
     """
 
     bars: pl.DataFrame
     predictions: pl.DataFrame | None = None
+    membership: pl.DataFrame | None = None
 
     @classmethod
-    def from_bars(cls, bars: pl.DataFrame, predictions: pl.DataFrame | None = None) -> MarketData:
+    def from_bars(
+        cls, bars: pl.DataFrame, predictions: pl.DataFrame | None = None, membership: pl.DataFrame | None = None
+    ) -> MarketData:
         """Check and sort bars.
 
         Raises
@@ -80,7 +86,11 @@ class MarketData:
         bars = bars.sort("symbol", "session")
         if bars.select(pl.struct("symbol", "session").is_duplicated().any()).item():
             raise DataError("a symbol has two bars in one session", fix="backtest on validated bars")
-        return cls(bars, None if predictions is None else predictions.sort("symbol", "session"))
+        return cls(bars, None if predictions is None else predictions.sort("symbol", "session"), membership)
+
+    def members(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows of ``symbol, session, ...`` whose symbol belongs to the universe on that session."""
+        return frame if self.membership is None else universe.members(self.membership, frame)
 
     @cached_property
     def adjusted(self) -> pl.DataFrame:
@@ -103,6 +113,7 @@ class MarketData:
         return MarketData(
             self.bars.filter(pl.col("session") <= session),
             None if predictions is None else predictions.filter(pl.col("session") <= session),
+            self.membership,
         )
 
     def until_with_other_future(self, session: date, rng: np.random.Generator) -> MarketData:
@@ -117,7 +128,7 @@ class MarketData:
             predictions = predictions.with_columns(
                 prediction=pl.when(later).then(noise).otherwise(pl.col("prediction")).cast(pl.Float64)
             )
-        return MarketData(bars, predictions)
+        return MarketData(bars, predictions, self.membership)
 
     @cached_property
     def panel(self) -> Panel:

@@ -15,6 +15,7 @@ from stock_pipeline.core.backtesting.execution import execute
 from stock_pipeline.core.backtesting.fills import COST_KINDS, Execution, fills_frame, unfilled_frame
 from stock_pipeline.core.backtesting.ledger import Ledger, keep_accounts
 from stock_pipeline.core.backtesting.lookahead import validate_no_lookahead
+from stock_pipeline.core.backtesting.membership import member_targets
 from stock_pipeline.core.backtesting.metrics import overfitting_metrics, relative_metrics, return_metrics, trade_metrics
 from stock_pipeline.core.backtesting.notes import method_notes
 from stock_pipeline.core.backtesting.replay import Reconciliation, reconcile, replay
@@ -48,6 +49,7 @@ def run_backtest(
     predictions: pl.DataFrame | None = None,
     settings: BacktestSettings | None = None,
     benchmark: pl.DataFrame | None = None,
+    membership: pl.DataFrame | None = None,
     second_ledger: bool = True,
 ) -> BacktestResult:
     """Backtest a strategy on stored bars.
@@ -66,6 +68,9 @@ def run_backtest(
         Everything else; the defaults when ``None``.
     benchmark
         ``session, close`` of a benchmark; a column ``benchmark`` of the bars is used when ``None``.
+    membership
+        ``symbol, start, end`` of the point-in-time universe: only members are bought, and who leaves is sold. Give the
+        bars of all symbols, members or not: they are the past of those who join and the exit of those who leave.
     second_ledger
         Whether vectorbt books the fills as well. Publishable results need it.
 
@@ -85,11 +90,12 @@ def run_backtest(
     """
     settings = settings or BacktestSettings()
     chosen = strategy if isinstance(strategy, Strategy) else build(strategy, parameters)
-    data = MarketData.from_bars(bars, predictions if chosen.needs_predictions else None)
+    data = MarketData.from_bars(bars, predictions if chosen.needs_predictions else None, membership)
     if settings.end is not None:
         data = data.until(settings.end)
-    targets = chosen.targets(data)
-    validate_no_lookahead(chosen, data, cuts=settings.lookahead_cuts, seed=settings.seed, targets=targets)
+    decided = chosen.targets(data)
+    validate_no_lookahead(chosen, data, cuts=settings.lookahead_cuts, seed=settings.seed, targets=decided)
+    targets = member_targets(decided, data)
     panel = data.panel
     first = 0 if settings.start is None else int(np.searchsorted(np.array(panel.sessions), settings.start))  # type: ignore[call-overload]
     panel = panel.slice(first, len(panel.sessions))

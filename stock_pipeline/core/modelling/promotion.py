@@ -132,6 +132,7 @@ def decide(
     policy: PromotionPolicy | None = None,
     *,
     trials: int = 1,
+    horizon: int | None = None,
     acknowledged_by: str | None = None,
 ) -> PromotionDecision:
     """Decide about one candidate by the rule of this module.
@@ -148,6 +149,8 @@ def decide(
         Limits and switches.
     trials
         How many candidates were tried before this one was chosen; the significance level is divided by it.
+    horizon
+        Sessions of the labels; found from ``label_session`` where ``None`` (one too many for next-open labels).
     acknowledged_by
         Who has looked into an alarm and found it to be right.
 
@@ -168,7 +171,7 @@ def decide(
     new = candidate if isinstance(candidate, Contender) else Contender("candidate", candidate)
     old = champion if isinstance(champion, Contender) or champion is None else Contender("champion", champion)
 
-    alarm = too_good_to_be_true(new.oos, policy)
+    alarm = too_good_to_be_true(new.oos, policy, horizon=horizon)
     reasons = [f"too good to be true: {a}" for a in alarm]
     present = old.name if old else None
     if alarm and not acknowledged_by:
@@ -229,14 +232,16 @@ def best_candidate(candidates: Mapping[str, pl.DataFrame], policy: PromotionPoli
     return max(kept, key=lambda n: (_value(kept[n]), n))
 
 
-def too_good_to_be_true(oos: pl.DataFrame, policy: PromotionPolicy | None = None) -> list[str]:
+def too_good_to_be_true(
+    oos: pl.DataFrame, policy: PromotionPolicy | None = None, *, horizon: int | None = None
+) -> list[str]:
     """Return what about these predictions looks like a leak, as phrases with numbers (empty: nothing).
 
     The limit of the hit rate is ``max_hit_rate`` or 3 points above always-up, whichever is higher, since over long
     horizons rises alone are more frequent than 57 %.
     """
     policy = policy or PromotionPolicy()
-    figures = evaluate(oos)
+    figures = evaluate(oos, horizon=horizon)
     limit = max(policy.max_hit_rate, _value(figures["always_up_hit_rate"], 0.0) + 0.03)
     checks = (
         ("rank IC", figures["rank_ic"], policy.max_rank_ic, "{:.3f}"),

@@ -35,6 +35,9 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
     )
     def backtest_results(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         prepared = [backtesting.prepare(platform, name, parameters[name]) for name in context.partition_keys]
+        for one in filter(backtesting.lacks_predictions, prepared):
+            context.log.warning("%s is left out: there is no champion with out-of-sample predictions", one.name)
+        prepared = [one for one in prepared if not backtesting.lacks_predictions(one)]
         backtesting.count(platform, prepared)
         stale = [p for p in prepared if rebuild(context) or not backtesting.is_current(platform, p)]
         results = []
@@ -46,6 +49,8 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         for one, result in zip(stale, computed, strict=True):
             backtesting.keep(platform, one, result)
         backtesting.forget_others(platform, list(parameters))
+        if not platform.lake.exists(backtesting.SUMMARY):
+            return dg.MaterializeResult(asset_key=RESULTS.split("/"), check_results=checks.evaluate(platform, []))
         summary = platform.lake.read(backtesting.SUMMARY)
         metadata = frame_metadata(
             summary.select("strategy", "annual_return", "sharpe", "max_drawdown", "total_costs", "report")

@@ -23,8 +23,9 @@ def evaluate(platform: Platform, computed: Sequence[BacktestResult]) -> list[dg.
     """Judge the results of this run, and the stored Sharpe ratios of all strategies."""
     worst = {r.strategy: r.reconciliation.worst for r in computed if r.reconciliation is not None}
     apart = [r.strategy for r in computed if r.reconciliation is None or not r.reconciliation.agrees]
-    stored = platform.lake.read("backtests/summary")
-    suspicious = stored.filter(pl.col("sharpe") > 3.0)["strategy"].to_list()
+    summary = "backtests/summary"
+    stored = platform.lake.read(summary) if platform.lake.exists(summary) else None
+    suspicious = [] if stored is None else stored.filter(pl.col("sharpe") > 3.0)["strategy"].to_list()
     return [
         result(
             RESULTS,

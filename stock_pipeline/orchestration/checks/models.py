@@ -12,7 +12,7 @@ from stock_pipeline.core.prediction.coverage import coverage_check
 from stock_pipeline.orchestration.checks.base import ERROR, WARN, result, spec
 from stock_pipeline.orchestration.metadata import markdown_table, up_to_date
 from stock_pipeline.orchestration.resources import Platform
-from stock_pipeline.orchestration.training import BASELINES, Election, intervals_table
+from stock_pipeline.orchestration.training import BASELINES, Election, intervals_table, newest_version
 
 CANDIDATES, CHAMPION = "models/candidates", "models/champion"
 
@@ -47,7 +47,7 @@ def covered(platform: Platform, families: Sequence[str]) -> dg.AssetCheckResult:
     settings, metadata, reasons, passed = platform.settings.predictions, {}, [], True
     for family in (name for name in families if name not in BASELINES):
         verdict = coverage_check(
-            platform.lake.read(intervals_table(family)), settings.conformal.coverage, settings.coverage
+            newest_version(platform.lake.read(intervals_table(family))), settings.conformal.coverage, settings.coverage
         )
         passed = passed and verdict.passed
         reasons += [f"{family}: {reason}" for reason in verdict.reasons]

@@ -35,4 +35,4 @@ class BuyAndHold(Strategy):
         p = self.parameters
         dates = data.sessions[:1] if p.rebalance == "never" else decision_sessions(data.sessions, p.rebalance)
         scores = data.bars.filter(pl.col("session").is_in(dates)).select("session", "symbol", score=pl.lit(0.0))
-        return rank_targets(scores, top=len(data.symbols), bottom=0, gross=p.gross)
+        return rank_targets(data.members(scores), top=len(data.symbols), bottom=0, gross=p.gross)

@@ -44,6 +44,7 @@ class ModelRank(Strategy):
         p = self.parameters
         predictions = out_of_sample(data.predictions)
         known = predictions.join(data.bars.select("symbol", "session"), on=["symbol", "session"], how="semi")
+        known = data.members(known)
         sessions = known["session"].unique().sort().to_list()
         scores = known.filter(pl.col("session").is_in(decision_sessions(sessions, p.rebalance))).select(
             "session", "symbol", score="prediction"

@@ -47,4 +47,4 @@ class MomentumRank(Strategy):
         scores = data.adjusted.select("session", "symbol", score=score).filter(
             pl.col("session").is_in(dates) & pl.col("score").is_not_null()
         )
-        return rank_targets(scores, top=p.top, bottom=p.bottom, gross=p.gross)
+        return rank_targets(data.members(scores), top=p.top, bottom=p.bottom, gross=p.gross)
