@@ -75,7 +75,7 @@ def pictures(home: Path, ports: dict[str, int]) -> list[Picture]:
     graph = f"{base['dagster']}/asset-groups?expanded={groups}"
     checks = f"{base['dagster']}/assets/predictions/published?view=checks"
     return [
-        Picture("asset-graph", graph, "text=validated_bars", 1700, 1900),
+        Picture("asset-graph", graph, "text=validated_bars", 1700, 1900, keep=(1700, 1700)),
         Picture("asset-checks", checks, "text=ids_are_unique"),
         Picture("asset-page", f"{base['dagster']}/assets/predictions/outcomes", "text=Definition", 1440, 1200),
         Picture("mlflow", f"{base['mlflow']}/#/models/us_tech/versions/1", "text=checksum", keep=(1070, 860)),
