@@ -129,8 +129,7 @@ def _walk_forward(platform: Any, target: float) -> list[list[str]]:
     if champion is None:
         return []
     history = platform.lake.read(intervals_table(champion.family))
-    if "model_version" in history.columns:
-        history = history.filter(pl.col("model_version") == str(champion.version))
+    history = history.filter(pl.col("model_version") == str(champion.version))
     years = by_group(history, "year").sort("coverage")
     regimes = {row["group"]: row["coverage"] for row in by_group(history, "regime").iter_rows(named=True)}
     inside, first = history["inside"].mean(), history["session"].min()

@@ -482,6 +482,7 @@ def lake_tables() -> dict[str, tuple[str, Mapping[str, Any], dict[str, str]]]:
     walk_forward = {
         **dict.fromkeys(("symbol", "session", "fold", "prediction", "label", "label_session")), "volatility": number,
         "lower": number, "upper": number, "interval_level": number, "inside": pl.Boolean(), "horizon": whole,
+        "model_version": text,
     }  # fmt: skip
     walk_forward = {name: dtype or OOS_SCHEMA[name] for name, dtype in walk_forward.items()}
     var_backtest = {
@@ -512,7 +513,8 @@ def lake_tables() -> dict[str, tuple[str, Mapping[str, Any], dict[str, str]]]:
         "risk/var_backtest": ("Is the value at risk right? One row a symbol and level.", var_backtest, var_notes),
         "models/oos_predictions/<family>": (
             "Walk-forward predictions of a family or naive baseline, made by models that had not seen the session. "
-            "Those of a trained family carry the registered `model_version` as well.", OOS_SCHEMA, {},
+            "Those of a trained family carry the registered `model_version`: the newest, the champion's and the "
+            "previous champion's.", OOS_SCHEMA, {},
         ),
         "models/walk_forward_intervals/<family>": (
             "Intervals that a trained family would have given over its walk-forward history, and whether they held.",
