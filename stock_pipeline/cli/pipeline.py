@@ -50,7 +50,7 @@ def demo(context: typer.Context) -> None:
     given: Context = context.obj
     settings = load_settings(given.config or SAMPLE_FILE)
     claim_home(settings)
-    err.print("[bold]stock_pipeline[/bold]: the whole pipeline on the sample market (real prices, nothing simulated)")
+    err.print("[bold]stock_pipeline[/bold]: the whole pipeline on real sample prices")
     runner = Runner(settings, Progress(given.quiet))
     outcomes = runner.catch_up()
     print_summary(runner.platform, outcomes)

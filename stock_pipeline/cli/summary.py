@@ -9,7 +9,7 @@ import polars as pl
 
 from stock_pipeline.cli.console import cell, num, out, pct, span, table
 from stock_pipeline.core.backtesting.result import BacktestResult
-from stock_pipeline.core.prediction.coverage import by_group
+from stock_pipeline.core.prediction.coverage import REGIMES, by_group
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import Outcome
 from stock_pipeline.orchestration.training import BASELINES, intervals_table, oos_table, out_of_sample
@@ -114,14 +114,17 @@ def _intervals_and_risk(platform: Platform) -> None:
     champion = platform.model_registry.champion()
     history = intervals_table(champion.family) if champion else ""
     if champion and lake.exists(history):
-        found = by_group(lake.read(history).filter(pl.col("model_version") == str(champion.version)), "year")
+        mine = lake.read(history).filter(pl.col("model_version") == str(champion.version))
+        found, regimes = by_group(mine, "year"), by_group(mine, "regime")
+        markets = dict(zip(regimes["group"], regimes["coverage"], strict=True))
         inside = float((found["coverage"] * found["outcomes"]).sum()) / float(found["outcomes"].sum())
         worst, years = found.sort("coverage").row(0, named=True), found["group"].sort().to_list()
         rows.append(
             [
                 "the same, walk-forward",
                 f"{inside:.1%} of {found['outcomes'].sum():,} outcomes since {years[0]} inside; "
-                f"worst year {worst['group']}: {worst['coverage']:.1%}",
+                f"worst year {worst['group']}: {worst['coverage']:.1%}; in "
+                + ", ".join(f"{name} markets {markets[name]:.1%}" for name in REGIMES if name in markets),
             ]
         )
     if lake.exists("risk/var_backtest"):

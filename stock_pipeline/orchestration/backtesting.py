@@ -86,8 +86,25 @@ def is_current(platform: Platform, prepared: Prepared) -> bool:
     if not platform.lake.exists(SUMMARY):
         return False
     rows = platform.lake.read(SUMMARY).filter(pl.col("strategy") == prepared.name)
-    trials = _trials(platform).height
-    return rows.height == 1 and rows["inputs_hash"][0] == prepared.inputs_hash and rows["trials"][0] == trials
+    judged = (rows["trials"][0], rows["trials_sharpe_variance"][0]) if rows.height == 1 else None
+    return judged == _luck(platform) and rows["inputs_hash"][0] == prepared.inputs_hash
+
+
+def has_work(platform: Platform) -> bool:
+    """Whether a configured strategy is not back-tested on what is there now, or one is shown that is not configured."""
+    configured = platform.settings.backtests.strategies
+    prepared = [prepare(platform, strategy.name, strategy.parameters) for strategy in configured]
+    runnable = [one for one in prepared if not lacks_predictions(one)]
+    shown = platform.lake.read(SUMMARY)["strategy"].to_list() if platform.lake.exists(SUMMARY) else []
+    names = {strategy.name for strategy in configured}
+    return not set(shown) <= names or not all(is_current(platform, one) for one in runnable)
+
+
+def _luck(platform: Platform) -> tuple[int, float | None]:
+    """Number of trials of the market, and the variance of their Sharpe ratios a session."""
+    trials = _trials(platform)
+    variance: Any = trials["sharpe_per_session"].sort().var() if trials.height > 1 else None
+    return trials.height, variance
 
 
 def count(platform: Platform, prepared: Sequence[Prepared]) -> None:
@@ -120,10 +137,9 @@ def execute(platform: Platform, prepared: Prepared) -> BacktestResult:
 
 def deflate(platform: Platform, result: BacktestResult) -> BacktestResult:
     """Judge a result by all trials of the market: the deflated Sharpe ratio does not depend on the order of runs."""
-    trials = _trials(platform)
-    variance: Any = trials["sharpe_per_session"].var() if trials.height > 1 else None
-    update = {"trials": trials.height, "trials_sharpe_variance": variance}
-    figures = overfitting_metrics(result.equity["return"].to_numpy(), trials.height, variance)
+    trials, variance = _luck(platform)
+    update = {"trials": trials, "trials_sharpe_variance": variance}
+    figures = overfitting_metrics(result.equity["return"].to_numpy(), trials, variance)
     return replace(result, settings=result.settings.model_copy(update=update), metrics={**result.metrics, **figures})
 
 
@@ -151,13 +167,14 @@ def keep(platform: Platform, prepared: Prepared, result: BacktestResult) -> Path
         "parameters": json.dumps(result.parameters, sort_keys=True),
         "data_version": result.settings.data_version,
         "model_version": result.settings.model_version,
+        "trials_sharpe_variance": result.settings.trials_sharpe_variance,
         "report": str(report),
         "inputs_hash": prepared.inputs_hash,
     }
     new = pl.DataFrame([row], infer_schema_length=None).with_columns(
         pl.col(name).cast(pl.Float64) for name in result.metrics
     )
-    new = new.with_columns(pl.col("model_version").cast(pl.String))
+    new = new.with_columns(pl.col("model_version").cast(pl.String), pl.col("trials_sharpe_variance").cast(pl.Float64))
     old = platform.lake.read(SUMMARY) if platform.lake.exists(SUMMARY) else new.clear()
     kept = old.filter(pl.col("strategy") != prepared.name)
     platform.lake.replace(SUMMARY, pl.concat([kept, new], how="diagonal").sort("strategy"))

@@ -17,7 +17,7 @@ import dagster as dg
 
 from stock_pipeline.config import Settings
 from stock_pipeline.core.errors import PipelineError
-from stock_pipeline.orchestration import inputs, liveness
+from stock_pipeline.orchestration import backtesting, inputs, liveness
 from stock_pipeline.orchestration.bootstrap import open_instance
 from stock_pipeline.orchestration.causes import cause
 from stock_pipeline.orchestration.definitions import build_definitions
@@ -84,7 +84,7 @@ class Runner:
         outcomes = [self.years(data_job, start, end, rebuild)]
         if data_job == "prepare":
             outcomes.append(self.named("weekly_retrain", self.settings.models.families))
-        if any(outcome.computed for outcome in outcomes) or not self.platform.lake.exists("backtests/summary"):
+        if backtesting.has_work(self.platform):
             outcomes.append(self.named("backtest", [s.name for s in self.settings.backtests.strategies]))
         return outcomes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -286,8 +286,12 @@ def elect(platform: Platform) -> Election | None:
     clean = {f: frame for f, frame in oos.items() if f not in alarms or versions[f].tags.get(ACKNOWLEDGED_TAG)}
     candidate = versions[best_candidate(clean or oos, policy)]
     present = registry.champion()
+    vacated: tuple[str, ...] = ()
     if present is not None and present.feature_set_hash != candidate.feature_set_hash:
         # it cannot read the features that are computed now, so it can no longer predict: the office is vacant
+        vacated = (
+            f"{present.family} version {present.version} was trained on other features and can no longer predict",
+        )
         present = None
     if present is not None and present.version == candidate.version:
         return Election(candidate, present, None, alarms)
@@ -300,6 +304,7 @@ def elect(platform: Platform) -> Election | None:
         horizon=horizon,
         acknowledged_by=candidate.tags.get(ACKNOWLEDGED_TAG),
     )
+    decision = replace(decision, reasons=(*vacated, *decision.reasons))
     registry.tag(candidate.version, DECISION_TAG, "\n".join(decision.reasons))
     if decision.promote:
         registry.promote(candidate.version)

@@ -10,6 +10,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from stock_pipeline.config import Settings, load_settings
+from stock_pipeline.orchestration import backtesting
+from stock_pipeline.orchestration.on_request import backtest_strategy
 from stock_pipeline.orchestration.partitions import years
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import Runner
@@ -146,10 +148,15 @@ def test_strategies_are_judged_by_the_same_trials_and_users_may_add_theirs(
     changed = load_settings(settings.config_file, environment={})
     names = [strategy.name for strategy in changed.backtests.strategies]
     assert names == ["sma_cross", "my_strategies:Mine", "model_rank"]
-    Runner(changed).named("backtest", names)
+    assert [outcome.job for outcome in Runner(changed).catch_up()] == ["nightly", "backtest"]
+    assert not backtesting.has_work(Platform(changed)), "judged once, they are not judged again"
     summary = Platform(changed).lake.read("backtests/summary")
     assert sorted(summary["strategy"]) == sorted(names), "what is no longer configured is no longer shown"
     assert set(summary["trials"]) == {4.0}, "the one that was dropped was tried all the same"
+    backtest_strategy(changed, "sma_cross", {"fast": 5}, None, None)
+    assert [outcome.job for outcome in Runner(changed).catch_up()] == ["nightly", "backtest"], "one more was tried"
+    summary = Platform(changed).lake.read("backtests/summary")
+    assert set(summary["trials"]) == {5.0}
     order = summary.sort("sharpe")["deflated_sharpe"].to_list()
     assert order == sorted(order), "on the same sessions the deflated ratios are ordered as the ratios"
 
