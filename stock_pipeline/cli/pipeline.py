@@ -22,13 +22,19 @@ def run(
     end: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last session.")] = None,
     rebuild: Annotated[bool, typer.Option(help="Compute again what did not change.")] = False,
     retrain: Annotated[bool, typer.Option(help="Train and promote also when there is a champion.")] = False,
+    market: Annotated[
+        str | None, typer.Option(help="Name of the market, instead of --config: its file is found by market.name.")
+    ] = None,
 ) -> None:
     """Catch up to the newest session: prices, validation, features, risk, predictions, back-tests."""
     from stock_pipeline.cli.summary import print_runs, print_summary
+    from stock_pipeline.config import find_market
     from stock_pipeline.config.home import claim_home
     from stock_pipeline.orchestration.runner import Runner
 
     given: Context = context.obj
+    if market is not None:
+        given.config = find_market(market)
     settings = given.settings()
     claim_home(settings)
     runner = Runner(settings, Progress(given.quiet))

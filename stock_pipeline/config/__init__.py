@@ -5,7 +5,7 @@ name the key, the value and what is allowed. Parameters of rules, models, risk a
 mathematics that uses them, in ``core``, and only composed here.
 """
 
-from stock_pipeline.config.loading import load_settings
+from stock_pipeline.config.loading import find_market, load_settings
 from stock_pipeline.config.settings import Settings
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["Settings", "find_market", "load_settings"]

@@ -58,6 +58,37 @@ def find_config(path: str | Path | None = None, environment: Mapping[str, str] |
     )
 
 
+def find_market(name: str, folder: Path | None = None) -> Path:
+    """Find the configuration whose ``market.name`` is `name`.
+
+    Parameters
+    ----------
+    name
+        Name of the market.
+    folder
+        Where to look, there and in its folder ``markets``; the working folder by default. The sample market is found
+        everywhere.
+
+    Raises
+    ------
+    ConfigurationError
+        No file, or more than one, is of this market.
+    """
+    folder = folder or Path.cwd()
+    files = [*sorted(folder.glob("*.yaml")), *sorted((folder / "markets").glob("*.yaml")), SAMPLE_FILE]
+    markets = [(file, read_yaml(file).get("market")) for file in files if file.is_file()]
+    names = {file.resolve(): str(market.get("name")) for file, market in markets if isinstance(market, dict)}
+    found = [file for file, known in names.items() if known == name]
+    if len(found) == 1:
+        return found[0]
+    raise ConfigurationError(
+        "several configurations are of this market" if found else "no configuration is of this market",
+        value=name,
+        allowed=", ".join(map(str, found)) if found else ", ".join(sorted(set(names.values()))),
+        fix="choose the file with --config PATH",
+    )
+
+
 def load_settings(
     path: str | Path | None = None,
     *,
