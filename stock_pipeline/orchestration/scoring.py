@@ -6,7 +6,7 @@ other; that a late night is caught up together with others changes no bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -180,8 +180,7 @@ def score_all(
     session, on what was known then.
     """
     predictions, unpredicted, choices = [], [], []
-    for group in _groups(platform, data, sessions):
-        choice = choose_rung(platform, data, group)
+    for choice, group in _rungs(platform, data, sessions):
         scored = score_sessions(platform, data, choice, group, history=history)
         rows = with_lineage(platform, scored.predictions, choice.value)
         history = pl.concat([history, rows], how="diagonal")
@@ -191,18 +190,26 @@ def score_all(
     return Scored(pl.concat(predictions), pl.concat(unpredicted)), choices
 
 
-def _groups(platform: Platform, data: Data, sessions: Sequence[date]) -> list[list[date]]:
-    """Sessions that can be scored together, in order.
+def _rungs(
+    platform: Platform, data: Data, sessions: Sequence[date]
+) -> Iterator[tuple[fallback.Choice[Rung], list[date]]]:
+    """Sessions that can be scored together, in order, each with the rung that scores them.
 
     A session that the champion has learnt from is scored on its own, by the next rung that has not seen it; so is every
     session when only the naive rung is left.
     """
     days, champion = sorted(sessions), platform.model_registry.champion()
     late = [day for day in days if champion is not None and day > champion.trained_through]
-    early = [[day] for day in days if day not in set(late)]
-    if late and choose_rung(platform, data, late).level == fallback.NAIVE:
-        return early + [[day] for day in late]
-    return [*early, late] if late else early
+    for day in days[: len(days) - len(late)]:
+        yield choose_rung(platform, data, [day]), [day]
+    if not late:
+        return
+    together = choose_rung(platform, data, late)
+    if together.level != fallback.NAIVE or len(late) == 1:
+        yield together, late
+        return
+    for day in late:
+        yield choose_rung(platform, data, [day]), [day]
 
 
 def score_sessions(
