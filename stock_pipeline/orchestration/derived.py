@@ -87,9 +87,3 @@ def _with_last(pieces: Iterable[pl.DataFrame]) -> Iterator[tuple[pl.DataFrame, b
         following = next(iterator, None)
         yield piece, following is None
         piece = following
-
-
-def tail_before(frame: pl.DataFrame, start: date, rows: int) -> pl.DataFrame:
-    """Keep, for each symbol, all rows from `start` on and the last `rows` rows before it."""
-    before = frame.filter(pl.col("session") < start).group_by("symbol", maintain_order=True).tail(rows)
-    return pl.concat([before, frame.filter(pl.col("session") >= start)]).sort("symbol", "session")

@@ -8,13 +8,12 @@ import polars as pl
 
 from stock_pipeline.config import Settings
 from stock_pipeline.core.errors import NotFoundError
-from stock_pipeline.core.features import compute
+from stock_pipeline.core.features import compute, with_lookback
 from stock_pipeline.core.prediction import fallback
 from stock_pipeline.core.prediction.replay import Comparison, compare
 from stock_pipeline.core.prediction.score import PREDICTION_SCHEMA
 from stock_pipeline.core.risk.symbol_risk import symbol_risk
 from stock_pipeline.orchestration import inputs, scoring
-from stock_pipeline.orchestration.derived import tail_before
 from stock_pipeline.orchestration.resources import Platform
 
 
@@ -42,7 +41,7 @@ def replay(settings: Settings, prediction_id: str) -> Comparison:
     bars = every.filter(pl.col("session") <= session)
     data = scoring.Data(
         bars=bars,
-        risk=symbol_risk(tail_before(bars, session, settings.risk.lookback), settings.risk, start=session)
+        risk=symbol_risk(with_lookback(bars, session, settings.risk.lookback), settings.risk, start=session)
         if found["fallback_level"] < fallback.NAIVE
         else symbol_risk(bars, settings.risk),
         features=_features(platform, bars, session),

@@ -5,11 +5,12 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
+from stock_pipeline.core.features import with_lookback
 from stock_pipeline.core.risk.backtest import risk_backtest
 from stock_pipeline.core.risk.symbol_risk import symbol_risk
 from stock_pipeline.orchestration import inputs
 from stock_pipeline.orchestration.checks import risk as checks
-from stock_pipeline.orchestration.derived import derive, tail_before
+from stock_pipeline.orchestration.derived import derive
 from stock_pipeline.orchestration.metadata import risk_metadata
 from stock_pipeline.orchestration.partitions import years
 from stock_pipeline.orchestration.resources import Platform
@@ -43,7 +44,7 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         bars = inputs.bars(platform)
 
         def rows(start: date, end: date) -> list[pl.DataFrame]:
-            needed = tail_before(bars.filter(pl.col("session") <= end), start, settings.risk.lookback)
+            needed = with_lookback(bars.filter(pl.col("session") <= end), start, settings.risk.lookback)
             return [symbol_risk(needed, settings.risk, start=start)]
 
         parameters = parameters_hash(settings.risk.model_dump_json(), code_version("core/risk"))
