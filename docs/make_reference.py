@@ -389,14 +389,15 @@ def _options(command: Any) -> str:
         names = parameter.name.upper() if argument else ", ".join([*parameter.opts, *parameter.secondary_opts])
         if parameter.multiple or parameter.nargs == -1:
             names += " ..."
-        kind = parameter.type_descriptor.annotation
-        shown = kind.__name__ if isinstance(kind, type) else str(kind)
-        if isinstance(kind, type) and issubclass(kind, enum.Enum):
-            shown = ", ".join(str(member.value) for member in kind)
-        else:
-            shown = {
-                "datetime": "YYYY-MM-DD", "str": "text", "int": "number", "bool": "flag", "list[str]": "text",
-            }.get(shown, shown.lower())  # fmt: skip
+        kind = parameter.type
+        choices = getattr(kind, "choices", None)
+        shown = (
+            ", ".join(str(getattr(choice, "value", choice)) for choice in choices)
+            if choices
+            else {"datetime": "YYYY-MM-DD", "str": "text", "integer": "number", "boolean": "flag"}.get(
+                kind.name, kind.name
+            )
+        )
         default = (
             "must be given" if parameter.required else code(_shown(parameter.default)) if parameter.default else ""
         )

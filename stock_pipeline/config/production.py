@@ -30,6 +30,15 @@ def unsafe(settings: Settings) -> list[str]:
         )
     if any(not target.startswith(ENVIRONMENT_VALUE) for target in settings.alerts.targets):
         faults.append("alerts.targets: an address holds secrets and must not be in a file; allowed in prod: env:NAME")
+    access = settings.access
+    if access.secure_cookies is False:
+        faults.append("access.secure_cookies: false lets a log-in travel unencrypted; allowed in prod: true or null")
+    if access.anonymous_role is not None:
+        faults.append("access.anonymous_role: requests without a log-in get nothing in prod; allowed: null")
+    if access.public_url is not None and not access.public_url.startswith("https://"):
+        faults.append(f"access.public_url: {access.public_url!r} is not encrypted; allowed in prod: https://...")
+    if _has_password(access.redis):
+        faults.append("access.redis: a password must not be in a file; allowed in prod: env:NAME")
     storage = settings.storage
     for key, value in sorted(storage.options.items()):
         if _SECRET_OPTION.search(key) and not value.startswith(ENVIRONMENT_VALUE):

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from stock_pipeline.config.access import AccessSettings
 from stock_pipeline.config.backtests import BacktestsSettings
 from stock_pipeline.config.storage import StorageSettings
+from stock_pipeline.config.tasks import TaskSettings
 from stock_pipeline.core.backtesting.settings import BacktestSettings
 from stock_pipeline.core.market.source_settings import FilesSource, SourceSettings, TableFile
 from stock_pipeline.core.modelling.promotion import PromotionPolicy
@@ -179,6 +181,8 @@ class Settings(Parameters):
     schedules: ScheduleSettings = ScheduleSettings()
     alerts: AlertSettings = AlertSettings()
     services: ServiceSettings = ServiceSettings()
+    access: AccessSettings = AccessSettings()
+    tasks: TaskSettings = TaskSettings()
     config_file: Path = Path()
 
     @model_validator(mode="before")
@@ -222,7 +226,9 @@ class Settings(Parameters):
     @property
     def version(self) -> str:
         """Hash of everything that can change a result (not of where things are kept)."""
-        content = self.model_dump_json(exclude={"home", "storage", "services", "alerts", "schedules", "config_file"})
+        content = self.model_dump_json(
+            exclude={"home", "storage", "services", "alerts", "schedules", "access", "tasks", "config_file"}
+        )
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 

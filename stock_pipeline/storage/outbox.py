@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from stock_pipeline.observability.alerts import SEVERITIES, Alert, Sink, compose
 from stock_pipeline.observability.logging import get_logger
 from stock_pipeline.observability.redaction import redact_text
-from stock_pipeline.storage.database.models import AlertRow, AlertStateRow, DeliveryRow
+from stock_pipeline.storage.database.tables.alerts import AlertRow, AlertStateRow, DeliveryRow
 
 RECOVERY = "recovery"
 

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from stock_pipeline.core.errors import ConfigurationError, IntegrityError
 from stock_pipeline.observability.alerts import Alert, Notice
 from stock_pipeline.storage.database import open_database
-from stock_pipeline.storage.database.models import AlertRow, Base
+from stock_pipeline.storage.database.tables import Base
+from stock_pipeline.storage.database.tables.alerts import AlertRow
 from stock_pipeline.storage.outbox import AlertOutbox, DeliveryPolicy
 from stock_pipeline_tests.services import postgres
 

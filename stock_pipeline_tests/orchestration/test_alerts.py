@@ -274,7 +274,7 @@ def _retry_now(platform: Platform) -> None:
     from sqlalchemy import update
     from sqlalchemy.orm import Session
 
-    from stock_pipeline.storage.database.models import DeliveryRow
+    from stock_pipeline.storage.database.tables.alerts import DeliveryRow
 
     with Session(open_database(platform.settings.storage.metadata_url)) as session, session.begin():
         session.execute(update(DeliveryRow).values(next_attempt_at=datetime.now(UTC) - timedelta(seconds=1)))

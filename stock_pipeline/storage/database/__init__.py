@@ -1,8 +1,8 @@
 """The metadata database: state that is neither market data (the lake) nor models (MLflow) nor runs (Dagster).
 
-SQLite by default, Postgres by configuration. Models are in ``models``, their history in ``migrations``.
+SQLite by default, Postgres by configuration. Tables are in ``tables``, their history in ``migrations``.
 """
 
-from stock_pipeline.storage.database.engine import open_database
+from stock_pipeline.storage.database.engine import open_database, reading
 
-__all__ = ["open_database"]
+__all__ = ["open_database", "reading"]

@@ -48,6 +48,11 @@ def open_database(address: str | Path, *, migrate: bool = True) -> Engine:
     return engine
 
 
+def reading(engine: Engine) -> Engine:
+    """The same database for transactions that only read: on SQLite they wait for no writer and hold none up."""
+    return engine.execution_options(reads=True)
+
+
 def _parse(address: str | Path) -> URL:
     text = str(address)
     if "://" not in text:
@@ -74,4 +79,5 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Any) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get("reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from stock_pipeline.storage.database.models import Base
+from stock_pipeline.storage.database.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],
