@@ -14,8 +14,7 @@ from stock_pipeline.api import problems
 from stock_pipeline.api.dependencies import Authenticate, anonymous
 from stock_pipeline.api.middleware import PageCompression, RequestFrame
 from stock_pipeline.api.routes import health, pages, predictions
-from stock_pipeline.storage.lake import Lake
-from stock_pipeline.storage.publication import PublicationCache
+from stock_pipeline.api.service import Service
 
 DESCRIPTION = """Predictions of the newest session, with intervals, risk and lineage, as the pipeline published them.
 
@@ -25,9 +24,8 @@ documents (RFC 9457). Lists are paged by cursor, and every answer has an entity 
 
 
 def create_app(
-    lake: Lake,
+    service: Service,
     *,
-    cache: PublicationCache | None = None,
     poll_seconds: float = 1.0,
     allowed_hosts: Sequence[str] | None = None,
     authenticate: Authenticate = anonymous,
@@ -36,10 +34,8 @@ def create_app(
 
     Parameters
     ----------
-    lake
-        Where the publications are.
-    cache
-        Publication cache; made for the lake where ``None``.
+    service
+        What the routes work with.
     poll_seconds
         How often a new publication is looked for.
     allowed_hosts
@@ -51,7 +47,7 @@ def create_app(
     -------
     fastapi.FastAPI
     """
-    publications = cache or PublicationCache(lake)
+    publications = service.publications
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -80,6 +76,7 @@ def create_app(
             {"name": "health", "description": "Whether the service lives and can answer"},
         ],
     )
+    app.state.service = service
     app.state.publications = publications
     app.state.authenticate = authenticate
     problems.install(app)

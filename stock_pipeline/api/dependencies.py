@@ -7,31 +7,15 @@ that access control is added here, in `authorise`, and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from stock_pipeline.access.principal import Principal
 from stock_pipeline.api.problems import ProblemError
+from stock_pipeline.api.service import Service
 from stock_pipeline.storage.publication import PublicationCache
 
-
-@dataclass(frozen=True)
-class Principal:
-    """Who is asking.
-
-    Attributes
-    ----------
-    name
-        Account name.
-    permissions
-        What it may do, such as ``predictions:read``.
-    """
-
-    name: str
-    permissions: frozenset[str] = field(default_factory=frozenset)
-
-
-ANONYMOUS = Principal("anonymous", frozenset({"predictions:read"}))
+ANONYMOUS = Principal("anonymous", "anonymous", permissions=frozenset({"predictions:read"}))
 
 Authenticate = Callable[[Request], Principal]
 """Finds out who is asking; raises `ProblemError` 401 where that cannot be."""
@@ -46,7 +30,7 @@ def authorise(request: Request, permission: str) -> None:
     """Let a request pass only with a permission; who asks is left in ``request.state.principal``."""
     authenticate: Authenticate = request.app.state.authenticate
     who = authenticate(request)
-    if permission not in who.permissions:
+    if not who.may(permission):
         raise ProblemError(403, "forbidden", f"{who.name} lacks the permission {permission}")
     request.state.principal = who
 
@@ -58,6 +42,12 @@ def require(permission: str) -> Callable[..., object]:
         authorise(request, permission)
 
     return check
+
+
+def service(request: Request) -> Service:
+    """Return what the routes work with."""
+    parts: Service = request.app.state.service
+    return parts
 
 
 def publications(request: Request) -> PublicationCache:

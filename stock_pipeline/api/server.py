@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stock_pipeline.api.app import create_app
+from stock_pipeline.api.service import Service
 from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline.observability.logging import Level, configure_logging, get_logger
-from stock_pipeline.storage.lake import Lake
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def serve(
-    lake: Lake,
+    service: Service,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -30,10 +30,10 @@ def serve(
 
     Parameters
     ----------
-    lake
-        Where the publications are.
+    service
+        What the routes work with.
     host, port
-        Address; loopback by default, because there is no log-in.
+        Address; loopback by default.
     home
         State folder for the log file; none where ``None``.
     poll_seconds
@@ -53,7 +53,7 @@ def serve(
     configure_logging(home, component="api", level=log_level, console=console)
     if allowed_hosts is None and is_loopback(host):
         allowed_hosts = LOOPBACK_NAMES
-    app = create_app(lake, poll_seconds=poll_seconds, allowed_hosts=allowed_hosts)
+    app = create_app(service, poll_seconds=poll_seconds, allowed_hosts=allowed_hosts)
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, proxy_headers=False)
     with _listen(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host

@@ -179,11 +179,11 @@ def put_aside(log: Path) -> None:
 def serve_api(settings: Settings) -> None:
     """Serve the API in this process."""
     from stock_pipeline.api.server import serve
+    from stock_pipeline.api.service import Service
     from stock_pipeline.orchestration.bootstrap import prepare_home
-    from stock_pipeline.orchestration.resources import Platform
 
     prepare_home(settings)
-    serve(Platform(settings).lake, host=settings.services.host, port=settings.services.api_port, home=settings.home)
+    serve(Service(settings), host=settings.services.host, port=settings.services.api_port, home=settings.home)
 
 
 def _wait(settings: Settings, running: list[tuple[Service, subprocess.Popen[bytes], Path]]) -> None:

@@ -14,14 +14,14 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from stock_pipeline.api.app import create_app
-from stock_pipeline.api.dependencies import Principal
+from stock_pipeline.access.principal import Principal
 from stock_pipeline.api.problems import ProblemError
 from stock_pipeline.api.schemas import Readiness
 from stock_pipeline.api.server import is_loopback, serve
 from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.publication import PUBLISHED, PublicationCache
+from stock_pipeline_tests.api_service import app_for, service_for
 from stock_pipeline_tests.published import SESSIONS, publish
 
 TYPE = "application/problem+json"
@@ -37,7 +37,7 @@ def lake(tmp_path: Path) -> Lake:
 @pytest.mark.requirement("A1")
 def test_without_a_publication_the_service_lives_but_is_not_ready(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
-    with TestClient(create_app(lake, poll_seconds=0.02)) as client:
+    with TestClient(app_for(lake, poll_seconds=0.02)) as client:
         assert client.get("/healthz").json()["status"] == "ok"
         for path in ("/readyz", "/api/predictions", "/api/predictions/x", "/api/unpredicted"):
             response = client.get(path)
@@ -54,7 +54,7 @@ def test_without_a_publication_the_service_lives_but_is_not_ready(tmp_path: Path
 
 @pytest.mark.requirement("A1", "R1.2")
 def test_an_unreadable_lake_is_reported_and_the_last_good_publication_stays(lake: Lake) -> None:
-    with TestClient(create_app(lake, poll_seconds=0.02)) as client:
+    with TestClient(app_for(lake, poll_seconds=0.02)) as client:
         assert client.get("/readyz").status_code == 200
         for file in Path(lake.uri(PUBLISHED), "_delta_log").glob("*.json"):
             file.write_text("{ this is not a commit")
@@ -82,7 +82,7 @@ def test_a_publication_with_a_damaged_file_is_not_taken(lake: Lake) -> None:
 
 @pytest.mark.requirement("A1")
 def test_every_error_is_a_problem_document(lake: Lake) -> None:
-    app = create_app(lake, poll_seconds=60)
+    app = app_for(lake, poll_seconds=60)
 
     @app.get("/fails")
     async def fails() -> None:
@@ -107,7 +107,7 @@ def test_every_error_is_a_problem_document(lake: Lake) -> None:
 
 @pytest.mark.requirement("A1")
 def test_headers_of_every_answer(lake: Lake) -> None:
-    with TestClient(create_app(lake, poll_seconds=60)) as client:
+    with TestClient(app_for(lake, poll_seconds=60)) as client:
         for path in ("/", "/docs", "/api/predictions", "/nothing", "/static/style.css"):
             headers = client.get(path).headers
             assert headers["x-content-type-options"] == "nosniff"
@@ -120,7 +120,7 @@ def test_headers_of_every_answer(lake: Lake) -> None:
 
 @pytest.mark.requirement("A1")
 def test_foreign_host_names_are_refused(lake: Lake) -> None:
-    app = create_app(lake, poll_seconds=60, allowed_hosts=("localhost", "127.0.0.1", "::1"))
+    app = app_for(lake, poll_seconds=60, allowed_hosts=("localhost", "127.0.0.1", "::1"))
     with TestClient(app) as client:
         for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
             assert client.get("/healthz", headers={"Host": host}).status_code == 200
@@ -134,12 +134,12 @@ def test_the_place_for_access_control_is_asked(lake: Lake) -> None:
     def nobody(request) -> Principal:
         raise ProblemError(401, "unauthenticated", "log in first", headers={"WWW-Authenticate": "Bearer"})
 
-    with TestClient(create_app(lake, poll_seconds=60, authenticate=nobody)) as client:
+    with TestClient(app_for(lake, poll_seconds=60, authenticate=nobody)) as client:
         response = client.get("/api/predictions")
         assert response.status_code == 401
         assert response.headers["www-authenticate"] == "Bearer"
         assert client.get("/healthz").status_code == 200
-    with TestClient(create_app(lake, poll_seconds=60, authenticate=lambda request: Principal("guest"))) as client:
+    with TestClient(app_for(lake, poll_seconds=60, authenticate=lambda request: Principal("guest", "token"))) as client:
         for path in ("/api/predictions", "/api/predictions/x", "/api/unpredicted"):
             assert client.get(path).status_code == 403
     # an answer that is ready is not given without asking either
@@ -150,7 +150,7 @@ def test_the_place_for_access_control_is_asked(lake: Lake) -> None:
         name = next(names)
         return Principal(name, allowed if name == "anonymous" else frozenset())
 
-    app = create_app(lake, poll_seconds=60)
+    app = app_for(lake, poll_seconds=60)
     with TestClient(app) as client:
         assert client.get("/api/predictions").status_code == 200
         assert client.app.state.publications.current.answers
@@ -160,7 +160,7 @@ def test_the_place_for_access_control_is_asked(lake: Lake) -> None:
 
 @pytest.mark.requirement("A1")
 def test_the_openapi_document_is_complete(lake: Lake) -> None:
-    document = create_app(lake).openapi()
+    document = app_for(lake).openapi()
     references = set()
 
     def walk(node) -> None:
@@ -190,7 +190,7 @@ def test_the_openapi_document_is_complete(lake: Lake) -> None:
 
 @pytest.mark.requirement("A1")
 def test_pages_load_nothing_from_elsewhere(lake: Lake) -> None:
-    with TestClient(create_app(lake, poll_seconds=60)) as client:
+    with TestClient(app_for(lake, poll_seconds=60)) as client:
         page = client.get("/")
         assert "S000" in page.text
         docs = client.get("/docs")
@@ -216,7 +216,7 @@ def test_text_from_the_table_cannot_become_markup(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     frame = predictions(SESSIONS[0], 1).with_columns(symbol=pl.lit("<script>alert(1)</script>"))
     lake.write_sessions(PUBLISHED, frame, start=SESSIONS[0], end=SESSIONS[0])
-    with TestClient(create_app(lake, poll_seconds=60)) as client:
+    with TestClient(app_for(lake, poll_seconds=60)) as client:
         assert "<script>" not in client.get("/").text
 
 
@@ -227,7 +227,7 @@ def test_readers_never_see_two_publications_mixed(tmp_path: Path) -> None:
     cache = PublicationCache(lake)
     cache.refresh()
     stop, seen, wrong = threading.Event(), set(), []
-    with TestClient(create_app(lake, cache=cache, poll_seconds=0.005)) as client:
+    with TestClient(app_for(lake, cache=cache, poll_seconds=0.005)) as client:
 
         def read(limit: int) -> None:
             with TestClient(client.app) as mine:
@@ -260,8 +260,9 @@ def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     code = (
-        "import sys; from stock_pipeline.storage.lake import Lake; from stock_pipeline.api.server import serve; "
-        "serve(Lake(sys.argv[1]), port=int(sys.argv[2]), home=sys.argv[3], poll_seconds=0.05)"
+        "import sys; from pathlib import Path; from stock_pipeline.api.server import serve; "
+        "from stock_pipeline_tests.api_service import service_for; from stock_pipeline.storage.lake import Lake; "
+        "serve(service_for(Lake(sys.argv[1])), port=int(sys.argv[2]), home=sys.argv[3], poll_seconds=0.05)"
     )
     server = subprocess.Popen(
         [sys.executable, "-c", code, lake.root, str(port), str(tmp_path)],
@@ -281,7 +282,7 @@ def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
             assert (head.status_code, head.content) == (200, b"")
             assert head.headers["etag"] == client.get("/api/predictions").headers["etag"]
             with pytest.raises(ConfigurationError, match="cannot listen there"):
-                serve(lake, port=port, console=False)
+                serve(service_for(lake), port=port, console=False)
             assert client.get("/readyz", headers={"X-Request-ID": "find-me-again"}).status_code == 200
     finally:
         server.terminate()

@@ -1,0 +1,63 @@
+"""Everything that the routes work with, made once a process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from stock_pipeline.config import Settings
+from stock_pipeline.storage.database import open_database
+from stock_pipeline.storage.lake import Lake
+from stock_pipeline.storage.model_registry import ModelRegistry
+from stock_pipeline.storage.outbox import AlertOutbox
+from stock_pipeline.storage.publication import PublicationCache
+
+
+@dataclass
+class Service:
+    """The parts of one running service; each is made when first used.
+
+    Attributes
+    ----------
+    settings
+        The configuration.
+    """
+
+    settings: Settings
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The tables."""
+        return Lake(self.settings.storage.lake_uri, self.settings.storage.options or None)
+
+    @cached_property
+    def publications(self) -> PublicationCache:
+        """The newest publication, in memory."""
+        return PublicationCache(self.lake)
+
+    @cached_property
+    def database(self) -> Engine:
+        """The metadata database."""
+        return open_database(self.settings.storage.metadata_url)
+
+    @cached_property
+    def model_registry(self) -> ModelRegistry:
+        """The model store."""
+        return ModelRegistry(
+            tracking_uri=self.settings.storage.mlflow_uri,
+            artifact_root=self.settings.storage.artifacts_uri,
+            name=self.settings.market.name,
+        )
+
+    @cached_property
+    def alert_outbox(self) -> AlertOutbox:
+        """Alerts."""
+        return AlertOutbox(self.database)
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the reports that people open."""
+        return self.settings.home / "reports"
