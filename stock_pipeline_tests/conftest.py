@@ -8,6 +8,16 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from stock_pipeline_tests.databases import (  # noqa: F401 - fixtures for every folder
+    database,
+    database_address,
+    migrated_file,
+    postgres_address,
+    postgres_server,
+    sqlite_address,
+    sqlite_database,
+)
+
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")

@@ -1,0 +1,122 @@
+"""Fixtures of tests with a metadata database: each test runs on SQLite and on a real Postgres, with fresh tables.
+
+One Postgres server serves a whole session. The migrations run once for each kind of database; every test gets a copy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+
+from stock_pipeline.storage.database import open_database
+from stock_pipeline_tests.services import postgres
+
+KINDS = ("sqlite", "postgres")
+_numbers = itertools.count(1)
+
+
+class _Shared:
+    """The one server of this process, ended when its last user is done."""
+
+    def __init__(self) -> None:
+        self.users, self.running, self.address = 0, None, ""
+
+    @contextmanager
+    def use(self) -> Iterator[str]:
+        if self.users == 0:
+            self.running = postgres()
+            self.address = self.running.__enter__()
+            with _administered(self.address) as run:
+                run("CREATE DATABASE migrated")
+            open_database(_database_of(self.address, "migrated")).dispose()
+        self.users += 1
+        try:
+            yield self.address
+        finally:
+            self.users -= 1
+            if self.users == 0:
+                self.running.__exit__(None, None, None)
+
+
+_SHARED = _Shared()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Address of a private Postgres server that lives as long as the session; skips where Postgres is missing."""
+    with _SHARED.use() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database with all tables and no rows, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "metadata.db"
+    engine = open_database(path)
+    with engine.connect() as connection:
+        connection.commit()
+        connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def sqlite_address(migrated_file: Path, tmp_path: Path) -> str:
+    """Address of a fresh SQLite database with all tables."""
+    path = tmp_path / "metadata.db"
+    shutil.copyfile(migrated_file, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgres_address(postgres_server: str) -> Iterator[str]:
+    """Address of a fresh Postgres database with all tables."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with _administered(postgres_server) as run:
+        run(f"CREATE DATABASE {name} TEMPLATE migrated")
+    yield _database_of(postgres_server, name)
+    with _administered(postgres_server) as run:
+        run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=KINDS)
+def database_address(request: pytest.FixtureRequest) -> str:
+    """Address of a fresh database with all tables: the test runs once on SQLite and once on Postgres."""
+    return request.getfixturevalue(f"{request.param}_address")
+
+
+@pytest.fixture
+def database(database_address: str) -> Iterator[Engine]:
+    """A fresh database with all tables, opened."""
+    engine = open_database(database_address, migrate=False)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite_database(sqlite_address: str) -> Iterator[Engine]:
+    """The same on SQLite only."""
+    engine = open_database(sqlite_address, migrate=False)
+    yield engine
+    engine.dispose()
+
+
+def _database_of(server: str, name: str) -> str:
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+@contextmanager
+def _administered(server: str):
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            yield lambda statement: connection.execute(text(statement))
+    finally:
+        engine.dispose()
