@@ -8,12 +8,16 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from stock_pipeline.api.dagster_client import DagsterClient, RunControl, dagster_address
+from stock_pipeline.api.task_checks import RequestChecks
+from stock_pipeline.api.task_service import TaskService
 from stock_pipeline.config import Settings
 from stock_pipeline.storage.database import open_database
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.model_registry import ModelRegistry
 from stock_pipeline.storage.outbox import AlertOutbox
 from stock_pipeline.storage.publication import PublicationCache
+from stock_pipeline.storage.tasks import EventLog, TaskStore
 
 
 @dataclass
@@ -56,6 +60,22 @@ class Service:
     def alert_outbox(self) -> AlertOutbox:
         """Alerts."""
         return AlertOutbox(self.database)
+
+    @cached_property
+    def events(self) -> EventLog:
+        """The stream of events."""
+        return EventLog(self.database)
+
+    @cached_property
+    def runs(self) -> RunControl:
+        """What launches and ends runs: Dagster's web server."""
+        return DagsterClient(dagster_address(self.settings))
+
+    @cached_property
+    def tasks(self) -> TaskService:
+        """Tasks."""
+        checks = RequestChecks(self.settings, self.lake, self.publications)
+        return TaskService(self.settings, TaskStore(self.database), self.runs, checks)
 
     @property
     def reports(self) -> Path:

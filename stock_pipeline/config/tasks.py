@@ -28,6 +28,9 @@ class TaskSettings(Parameters):
     max_queued_per_account: int = Field(20, ge=1, le=100_000, description="of one account")
     poll_seconds: float = Field(0.3, ge=0.05, le=60, description="how often new events of runs are looked for")
     keep_events_days: int = Field(180, ge=1, le=3650)
+    dagster_url: str | None = Field(
+        None, pattern=r"^https?://", description="Dagster's web server; null: the one that `services` describes"
+    )
 
 
 class PredictRequest(Parameters):
