@@ -77,14 +77,20 @@ def promote(
     context: typer.Context,
     version: Annotated[int, typer.Argument(help="Version of the registered model.")],
     by: Annotated[str, typer.Option("--by", help="Who decides; kept with the version.")],
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; kept with the version.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also a version of other features than configured.")] = False,
 ) -> None:
     """Make a version champion by hand, for example after an alarm was looked into."""
+    from stock_pipeline.orchestration import inputs
     from stock_pipeline.orchestration.resources import Platform
+    from stock_pipeline.storage.model_registry.decisions import promote_by_hand
 
     given: Context = context.obj
-    registry = Platform(given.settings()).model_registry
-    registry.tag(version, "acknowledged_by", by)
-    promoted = registry.promote(version)
+    platform = Platform(given.settings())
+    configured = inputs.feature_hash(platform) if platform.lake.exists(inputs.VALIDATED) else None
+    promoted = promote_by_hand(
+        platform.model_registry, version, by=by, reason=reason, configured=configured, force=force
+    )
     err.print(f"{promoted.family} version {promoted.version} is champion, promoted by {by}", markup=False)
 
 
@@ -94,7 +100,8 @@ def rollback(
 ) -> None:
     """Make the previous champion champion again."""
     from stock_pipeline.orchestration.resources import Platform
+    from stock_pipeline.storage.model_registry.decisions import roll_back
 
     given: Context = context.obj
-    back = Platform(given.settings()).model_registry.rollback(reason)
+    back = roll_back(Platform(given.settings()).model_registry, by=None, reason=reason)
     err.print(f"{back.family} version {back.version} is champion again", markup=False)

@@ -2,65 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import reduce
-from typing import Literal
 
 import polars as pl
 
-from stock_pipeline.config.settings import FeatureSettings, Settings
-from stock_pipeline.core.errors import ConfigurationError
-from stock_pipeline.core.features import INPUTS, FeatureSet, available, feature_set, load_user_features
 from stock_pipeline.core.market import universe
-from stock_pipeline.core.market.bars import BAR_SCHEMA, KEYS
+from stock_pipeline.core.market.bars import KEYS
 from stock_pipeline.orchestration.resources import Platform
+from stock_pipeline.storage import configured_features
+from stock_pipeline.storage.configured_features import (
+    BENCHMARK,
+    VALIDATED,
+    VALUES,
+    chosen_feature_sets,
+    usable_features,
+)
 
-VALIDATED, BENCHMARK, MEMBERSHIP = "market/validated_bars", "market/benchmark", "market/membership"
-VALUES = [column for column in BAR_SCHEMA if column != "known_at"]
-"""What decides a number: when a row was learnt does not."""
+__all__ = ["BENCHMARK", "VALIDATED", "VALUES", "chosen_feature_sets", "usable_features"]
 
-
-def chosen_feature_sets(settings: Settings) -> dict[str, FeatureSet]:
-    """The configured feature sets by name, users' modules loaded, excluded features left out.
-
-    Without a configured benchmark, the features that compare with it are left out as well.
-    """
-    for module in settings.features.modules:
-        load_user_features(module)
-    sets = {name: feature_set([name], exclude=_within(name, settings.features)) for name in settings.features.sets}
-    if getattr(settings.source, "benchmark", None) is not None:
-        return sets
-    return {name: available(chosen, set(INPUTS) - {"benchmark"}) for name, chosen in sets.items()}
-
-
-def _within(name: str, chosen: FeatureSettings) -> list[str]:
-    """The excluded features and sets that this set holds; an exclusion may concern another one."""
-    members = {feature.name for feature in feature_set([name]).features}
-    return [out for out in chosen.exclude if members & {feature.name for feature in feature_set([out]).features}]
-
-
-def usable_features(chosen: FeatureSet, frame: pl.DataFrame, missing: Literal["error", "drop"]) -> FeatureSet:
-    """Drop the features whose columns the vendor does not deliver, where the settings allow it.
-
-    A column that is wholly null counts as not delivered.
-
-    Raises
-    ------
-    ConfigurationError
-        A feature needs a column which the vendor does not deliver, and `missing` is ``error``.
-    """
-    delivered = [name for name in frame.columns if frame[name].null_count() < frame.height]
-    if missing == "drop":
-        return available(chosen, delivered)
-    lacking = set(chosen.inputs) - set(delivered)
-    if lacking and not frame.is_empty():
-        needing = [feature.name for feature in chosen.features if lacking & set(feature.inputs)]
-        raise ConfigurationError(
-            f"{len(needing)} of {len(chosen.features)} features of {chosen.name} need columns that hold no values",
-            value=sorted(lacking),
-            fix="deliver them, or set features.missing_columns: drop to leave those features out",
-        )
-    return chosen
+MEMBERSHIP = "market/membership"
 
 
 def bars(platform: Platform) -> pl.DataFrame:
@@ -119,8 +79,4 @@ def features(platform: Platform, start: object = None, end: object = None) -> pl
 
 def feature_hash(platform: Platform) -> str:
     """Hash of all features that models are trained on, in order."""
-    bars_frame = bars_with_benchmark(platform)
-    missing = platform.settings.features.missing_columns
-    sets = chosen_feature_sets(platform.settings).values()
-    hashes = [usable_features(chosen, bars_frame, missing).hash for chosen in sets]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("+".join(hashes).encode()).hexdigest()[:16]
+    return configured_features.feature_hash(platform.settings, platform.lake)
