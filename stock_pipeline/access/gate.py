@@ -1,0 +1,386 @@
+"""The gate: who is behind a token, key or cookie, and what they may do at this moment.
+
+What was found out once is kept in memory and thrown away as soon as anything about accounts, sessions, keys or roles
+changes: at once where this process made the change, within 0.2 s where another one did (`Gate.start`). A change of
+another process is seen by its number in the database (`access.versions`). Should the database not answer, nobody is let
+in on old knowledge for longer than two seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from stock_pipeline.access import versions
+from stock_pipeline.access.permissions import READS
+from stock_pipeline.access.principal import AccessError, Principal
+from stock_pipeline.access.secret_text import LONGEST, digest
+from stock_pipeline.access.tokens import invalid
+from stock_pipeline.observability.logging import get_logger
+from stock_pipeline.storage.database import reading
+from stock_pipeline.storage.database.tables.accounts import AccountRow, ApiKeyRow, SessionRow
+
+if TYPE_CHECKING:
+    from stock_pipeline.access.facade import Access
+
+KEY_PREFIX = "spk_"
+RESTRICTED = READS | {"account:use"}
+"""What is left to a session that lacks its second factor or must prove itself again."""
+
+_EVERY = 0.08
+"""Seconds between two looks at the number of changes."""
+_STALE = 2.0
+"""Seconds without a look after which each request looks for itself."""
+_TOUCH = 60.0
+"""Seconds between two writes of when a session was last used."""
+_MOST = 20_000
+"""Tokens and sessions kept in memory; beyond that the memory is emptied, and filled by use."""
+_HOUSEKEEPING = 3600.0
+
+_log = get_logger(__name__)
+
+
+class _Entry:
+    """One session or key: who it is, until when that holds, and when its use was last noted."""
+
+    __slots__ = ("account_id", "kind", "principal", "until", "used")
+
+    def __init__(self, principal: Principal, until: float, used: float) -> None:
+        assert principal.account_id is not None
+        self.principal, self.until, self.used = principal, until, used
+        self.kind, self.account_id = principal.kind, principal.account_id
+
+
+class _View:
+    """What is known at one state of the database; never changed into another one, only replaced."""
+
+    __slots__ = ("anonymous", "bearers", "cookies", "entries", "local", "version")
+
+    def __init__(self, local: int, version: int) -> None:
+        self.local, self.version = local, version
+        self.bearers: dict[bytes, tuple[float, _Entry]] = {}
+        self.cookies: dict[str, _Entry] = {}
+        self.entries: dict[str, _Entry] = {}
+        self.anonymous: Principal | None = None
+
+
+class Gate:
+    """Lets requests in."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._view = _View(-1, -1)
+        self._checked = 0.0
+        self._uses: dict[str, float] = {}
+        self._uses_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    # ---------------------------------------------------------------- who is asking
+    def authenticate(self, bearer: str) -> Principal:
+        """Who is behind an access token or API key.
+
+        Raises
+        ------
+        AccessError
+            401 ``token-missing``, ``token-invalid``, ``token-expired``, ``session-revoked``, ``account-disabled``.
+        """
+        view = self._current()
+        mark = hashlib.sha256(bearer.encode("utf-8", "backslashreplace")).digest()
+        known = view.bearers.get(mark)
+        if known is not None:
+            now = self._access.clock().timestamp()
+            until, entry = known
+            if now < until and now < entry.until:
+                if now - entry.used >= _TOUCH:
+                    self._use(entry, now)
+                return entry.principal
+        return self._find(view, bearer, mark)
+
+    def authenticate_cookie(self, secret: str) -> Principal:
+        """Who is behind the cookie of a console session.
+
+        Raises
+        ------
+        AccessError
+            401 ``token-missing``, ``token-invalid``, ``session-revoked``, ``account-disabled``.
+        """
+        view = self._current()
+        if not secret:
+            raise _missing()
+        if len(secret) > LONGEST:
+            raise invalid()
+        hashed = digest(secret)
+        now = self._access.clock().timestamp()
+        entry = view.cookies.get(hashed)
+        if entry is None or now >= entry.until:
+            entry = self._session(view, SessionRow.secret_hash == hashed, now)
+            _keep(view.cookies, hashed, entry)
+        return self._used(entry, now)
+
+    def anonymous(self) -> Principal | None:
+        """Who asks without a log-in, where the settings let them: with ``access.anonymous_role``."""
+        role = self._access.settings.anonymous_role
+        if role is None:
+            return None
+        view = self._current()
+        if view.anonymous is None:
+            permissions = self._access.roles.permissions_of((role,)) - {"account:use"}
+            view.anonymous = Principal("anonymous", "anonymous", roles=(role,), permissions=permissions)
+        return view.anonymous
+
+    def still_valid(self, principal: Principal) -> Principal:
+        """The same principal with what it may do now, for connections that live long.
+
+        Raises
+        ------
+        AccessError
+            401 as for `authenticate`.
+        """
+        if principal.kind in ("command_line", "system"):
+            return principal
+        if principal.kind == "anonymous":
+            anyone = self.anonymous()
+            if anyone is None:
+                raise _missing()
+            return anyone
+        if principal.session_id is None:
+            raise invalid()
+        return self.by_session(principal.session_id)
+
+    def by_session(self, session_id: str) -> Principal:
+        """The principal of a session or key of which only the id is known."""
+        view, now = self._current(), self._access.clock().timestamp()
+        entry = view.entries.get(session_id)
+        if entry is None or now >= entry.until:
+            entry = (
+                self._key(view, session_id, None, now) if _is_key(session_id) else self._by_id(view, session_id, now)
+            )
+        return entry.principal
+
+    # ---------------------------------------------------------------- forms of the console
+    def csrf_token(self, principal: Principal) -> str:
+        """What a form of this session must bring along, so that no other site can send it."""
+        text = f"csrf:{principal.session_id}".encode()
+        return hmac.new(self._csrf_key, text, hashlib.sha256).hexdigest()
+
+    def check_csrf(self, principal: Principal, token: str | None) -> None:
+        """Refuse a form that does not come from a page of this session.
+
+        Raises
+        ------
+        AccessError
+            403 ``csrf``.
+        """
+        given = (token or "").encode("utf-8", "backslashreplace")
+        if not hmac.compare_digest(given, self.csrf_token(principal).encode()):
+            raise AccessError(403, "csrf", "the form does not belong to this session", fix="load the page again")
+
+    # ---------------------------------------------------------------- changes of other processes
+    def start(self) -> None:
+        """Watch for changes of other processes from a thread of its own."""
+        if self._thread is None:
+            self._stop.clear()
+            self._look()
+            self._thread = threading.Thread(target=self._watch, name="access-gate", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and write down what was used."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._stop.set()
+            thread.join(10)
+            self._flush()
+
+    def _watch(self) -> None:
+        purged = flushed = time.monotonic()
+        while not self._stop.wait(_EVERY):
+            try:
+                self._look()
+                if time.monotonic() - flushed > 1.0:
+                    flushed = time.monotonic()
+                    self._flush()
+                if time.monotonic() - purged > _HOUSEKEEPING:
+                    purged = time.monotonic()
+                    self._access.purge()
+            except Exception as error:
+                _log.warning("the gate cannot look for changes", error=type(error).__name__)
+                self._stop.wait(1.0)
+
+    def _look(self) -> None:
+        at = time.monotonic()
+        version = versions.current(self._access.engine)
+        if version != self._view.version:
+            self._renew(version)
+        self._checked = at
+
+    def _current(self) -> _View:
+        view = self._view
+        if self._thread is None or time.monotonic() - self._checked > _STALE:
+            version = versions.current(self._access.engine)
+            if version != view.version or view.local != versions.changes:
+                return self._renew(version)
+        elif view.local != versions.changes:
+            return self._renew(view.version)
+        return view
+
+    def _renew(self, version: int) -> _View:
+        """Forget everything. Whoever still fills the old view fills one that nobody reads any more."""
+        view = _View(versions.changes, version)
+        self._access.tokens.refresh()
+        self._view = view
+        return view
+
+    # ---------------------------------------------------------------- finding out
+    def _find(self, view: _View, bearer: str, mark: bytes) -> Principal:
+        if not bearer:
+            raise _missing()
+        if len(bearer) > LONGEST:
+            raise invalid()
+        now = self._access.clock().timestamp()
+        if bearer.startswith(KEY_PREFIX):
+            key_id, _, secret = bearer.removeprefix(KEY_PREFIX).partition("_")
+            if not (key_id.isascii() and key_id.isalnum()):
+                raise invalid()
+            entry, until = self._key(view, key_id, secret, now), float("inf")
+        else:
+            claims = self._access.tokens.verify(bearer)
+            known = view.entries.get(claims.session_id)
+            entry = known if known is not None and now < known.until else self._by_id(view, claims.session_id, now)
+            if entry.kind != "token" or entry.account_id != claims.account_id:
+                raise invalid()
+            until = claims.expires_at
+        _keep(view.bearers, mark, (until, entry))
+        return self._used(entry, now)
+
+    def _by_id(self, view: _View, session_id: str, now: float) -> _Entry:
+        return self._session(view, SessionRow.id == session_id, now)
+
+    def _session(self, view: _View, condition, now: float) -> _Entry:
+        with Session(reading(self._access.engine)) as session:
+            found = session.execute(
+                select(SessionRow, AccountRow).join(AccountRow, AccountRow.id == SessionRow.account_id).where(condition)
+            ).one_or_none()
+        if found is None:
+            raise _revoked()
+        row, account = found
+        if account.disabled_at is not None:
+            raise _disabled()
+        ends = self._access.sessions.ends(row).timestamp()
+        if row.revoked_at is not None or now >= ends:
+            raise _revoked()
+        given = row.second_factor_at is not None
+        principal = self._principal(account, row.kind, row.id, given, row.step_up)
+        entry = _Entry(principal, ends, row.last_used_at.timestamp())
+        _keep(view.entries, row.id, entry)
+        return entry
+
+    def _key(self, view: _View, key_id: str, secret: str | None, now: float) -> _Entry:
+        """Find an API key; with ``None`` for its secret it was proved before."""
+        with Session(reading(self._access.engine)) as session:
+            found = session.execute(
+                select(ApiKeyRow, AccountRow)
+                .join(AccountRow, AccountRow.id == ApiKeyRow.account_id)
+                .where(ApiKeyRow.id == key_id[:16])
+            ).one_or_none()
+        if found is None:
+            raise invalid()
+        row, account = found
+        if secret is not None and not hmac.compare_digest(digest(secret), row.secret_hash):
+            raise invalid()
+        if account.disabled_at is not None:
+            raise _disabled()
+        if row.revoked_at is not None:
+            raise _revoked()
+        until = row.expires_at.timestamp() if row.expires_at else float("inf")
+        if now >= until:
+            raise AccessError(401, "token-expired", "the API key has run out", fix="make a new one")
+        given = account.totp_confirmed_at is not None
+        principal = self._principal(account, "api_key", row.id, given, False, scopes=frozenset(row.scopes))
+        used = row.last_used_at.timestamp() if row.last_used_at else 0.0
+        entry = _Entry(principal, until, used)
+        _keep(view.entries, row.id, entry)
+        return entry
+
+    def _principal(
+        self,
+        account: AccountRow,
+        kind,
+        session_id: str,
+        given: bool,
+        step_up: bool,
+        scopes: frozenset[str] | None = None,
+    ) -> Principal:
+        roles = self._access.roles.of(account.name)
+        held = self._access.roles.permissions_of(roles)
+        permissions = held if scopes is None else held & scopes
+        if step_up or (not given and self._access.second_factor.required(held)):
+            permissions = permissions & RESTRICTED
+        return Principal(account.name, kind, account.id, roles, permissions, session_id, given, step_up)
+
+    @cached_property
+    def _csrf_key(self) -> bytes:
+        return self._access.key_files.obtain("csrf.key", lambda: secrets.token_bytes(32))
+
+    # ---------------------------------------------------------------- last use
+    def _used(self, entry: _Entry, now: float) -> Principal:
+        if now - entry.used >= _TOUCH:
+            self._use(entry, now)
+        return entry.principal
+
+    def _use(self, entry: _Entry, now: float) -> None:
+        """Note that a session was used; a later end follows when its row is read next."""
+        entry.used = now
+        assert entry.principal.session_id is not None
+        with self._uses_lock:
+            self._uses[entry.principal.session_id] = now
+        if self._thread is None:
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._uses_lock:
+            uses, self._uses = self._uses, {}
+        if not uses:
+            return
+        moment = self._access.clock()
+        with Session(self._access.engine) as session, session.begin():
+            for session_id in uses:
+                table = ApiKeyRow if _is_key(session_id) else SessionRow
+                session.execute(
+                    update(table)
+                    .where(table.id == session_id)
+                    .values(last_used_at=moment)
+                    .execution_options(synchronize_session=False)
+                )
+
+
+def _keep(kept: dict, key, value) -> None:
+    """Remember something, in bounded memory."""
+    if len(kept) >= _MOST:
+        kept.clear()
+    kept[key] = value
+
+
+def _is_key(session_id: str) -> bool:
+    return len(session_id) <= 16
+
+
+def _missing() -> AccessError:
+    return AccessError(401, "token-missing", "this needs a log-in", fix="send a token, an API key or the cookie")
+
+
+def _revoked() -> AccessError:
+    return AccessError(401, "session-revoked", "the session or key is over", fix="log in again")
+
+
+def _disabled() -> AccessError:
+    return AccessError(401, "account-disabled", "the account is disabled", fix="ask an administrator")
