@@ -1,4 +1,4 @@
-"""Makes the service of a lake that a test has filled."""
+"""Makes the service of a lake that a test has filled, and logs people in to it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
+from stock_pipeline.access.accounts import Account
+from stock_pipeline.access.principal import AccessError
 from stock_pipeline.api.app import create_app
 from stock_pipeline.api.service import Service
 from stock_pipeline.config import Settings
 from stock_pipeline.config.loading import load_settings
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.publication import PublicationCache
+
+CHEAP = {"memory_kib": 8, "passes": 1, "lanes": 1}
+"""Hashes that cost nothing."""
+
+PASSWORD = "a quiet sentence for tests 7"
 
 
 def settings_for(lake: Lake | str | None = None, home: Path | None = None, **sections: Any) -> Settings:
@@ -26,6 +34,7 @@ def settings_for(lake: Lake | str | None = None, home: Path | None = None, **sec
         "market": {"name": "small", "calendar": "XNYS"},
         "source": {"kind": "files", "path": "prices"},
         **sections,
+        "access": {"passwords": CHEAP, **sections.get("access", {})},
     }
     if lake is not None:
         content["storage"] = {"lake": lake if isinstance(lake, str) else lake.root, **content.get("storage", {})}
@@ -43,6 +52,40 @@ def service_for(lake: Lake, cache: PublicationCache | None = None, **sections: A
     return service
 
 
-def app_for(lake: Lake, cache: PublicationCache | None = None, **options: Any) -> FastAPI:
+def app_for(
+    lake: Lake, cache: PublicationCache | None = None, *, sections: dict[str, Any] | None = None, **options: Any
+) -> FastAPI:
     """The application of a lake."""
-    return create_app(service_for(lake, cache), **options)
+    return create_app(service_for(lake, cache, **(sections or {})), **options)
+
+
+def signed_in(app: FastAPI, role: str | None = "viewer", name: str | None = None, **options: Any) -> TestClient:
+    """A client of an application that has logged in with a real account, made where it is not there yet.
+
+    Parameters
+    ----------
+    app
+        The application; its lifespan runs only within a ``with`` block of the client.
+    role
+        Role of the account; none where ``None``.
+    name
+        Of the account; that of the role by default.
+    options
+        See ``TestClient``.
+    """
+    name = name or f"the-{role}"
+    add_account(app, name, role)
+    client = TestClient(app, **options)
+    answer = client.post("/api/auth/login", json={"name": name, "password": PASSWORD})
+    assert answer.status_code == 200, answer.text
+    client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+    return client
+
+
+def add_account(app: FastAPI, name: str, role: str | None) -> Account:
+    """An account with the password of the tests."""
+    accounts = app.state.service.access.accounts
+    try:
+        return accounts.get(name)
+    except AccessError:
+        return accounts.create(name, password=PASSWORD, roles=(role,) if role else (), by="system")

@@ -123,7 +123,8 @@ class Links:
     def address(self, purpose: Purpose, secret: str, base: str | None = None) -> str:
         """Where a person opens a link; the secret stands behind the ``#``, which no server is sent."""
         root = (self._access.settings.public_url or base or "http://127.0.0.1:8000").rstrip("/")
-        return f"{root}/welcome#{purpose}={secret}"
+        page = "reset" if purpose == "recovery" else purpose
+        return f"{root}/{page}#{secret}"
 
     def look(self, secret: str) -> Link:
         """What a link is for, without using it up.

@@ -1,35 +1,42 @@
-"""Builds the service: routes, errors, headers, and the thread that notices new publications."""
+"""Builds the service: routes, errors, headers, and what it does in the background."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 
 from stock_pipeline import __version__
-from stock_pipeline.api import problems
-from stock_pipeline.api.dependencies import Authenticate, anonymous
+from stock_pipeline.api import contract, cookies, problems
+from stock_pipeline.api.auditing import ReadCounter
+from stock_pipeline.api.background import background
+from stock_pipeline.api.bodies import BodyGuard
+from stock_pipeline.api.client import networks
 from stock_pipeline.api.middleware import PageCompression, RequestFrame
-from stock_pipeline.api.routes import health, pages, predictions
+from stock_pipeline.api.routes import account, audit, auth, health, pages, predictions, reference, roles, users
 from stock_pipeline.api.service import Service
 
-DESCRIPTION = """Predictions of the newest session, with intervals, risk and lineage, as the pipeline published them.
+DESCRIPTION = """Predictions of the newest session, with intervals, risk and lineage, as the pipeline published them;
+the models, back-tests, tasks and events behind them; and who may see and do what.
 
-The service computes nothing: it serves the publication that passed its checks, from memory. Errors are problem
-documents (RFC 9457). Lists are paged by cursor, and every answer has an entity tag.
+Log in with `POST /api/auth/login` and send the access token as `Authorization: Bearer ...`, or make a key for a program
+with `POST /api/account/keys`. Errors are problem documents (RFC 9457). Lists are paged by cursor.
 """
 
+TAGS = [
+    {"name": "predictions", "description": "What was published"},
+    {"name": "authentication", "description": "Log-in, tokens, passwords, the second factor"},
+    {"name": "account", "description": "One's own sessions and keys"},
+    {"name": "users", "description": "Everybody's accounts"},
+    {"name": "roles", "description": "Who may do what"},
+    {"name": "audit", "description": "What was done, by whom"},
+    {"name": "health", "description": "Whether the service lives and can answer"},
+]
 
-def create_app(
-    service: Service,
-    *,
-    poll_seconds: float = 1.0,
-    allowed_hosts: Sequence[str] | None = None,
-    authenticate: Authenticate = anonymous,
-) -> FastAPI:
+
+def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Sequence[str] | None = None) -> FastAPI:
     """Build the application.
 
     Parameters
@@ -40,29 +47,21 @@ def create_app(
         How often a new publication is looked for.
     allowed_hosts
         Names that requests may address; any where ``None``.
-    authenticate
-        Finds out who is asking.
 
     Returns
     -------
     fastapi.FastAPI
     """
-    publications = service.publications
+    reads = ReadCounter()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        publications.refresh()
-        stopped = threading.Event()
-
-        def watch() -> None:
-            while not stopped.wait(poll_seconds):
-                publications.refresh()
-
-        watcher = threading.Thread(target=watch, name="publication-watch", daemon=True)
-        watcher.start()
-        yield
-        stopped.set()
-        watcher.join(timeout=5)
+        running = background(service, reads, poll_seconds=poll_seconds)
+        await run_in_threadpool(running.__enter__)
+        try:
+            yield
+        finally:
+            await run_in_threadpool(running.__exit__, None, None, None)
 
     app = FastAPI(
         title="stock_pipeline",
@@ -71,37 +70,21 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        openapi_tags=[
-            {"name": "predictions", "description": "What was published"},
-            {"name": "health", "description": "Whether the service lives and can answer"},
-        ],
+        openapi_tags=TAGS,
+        generate_unique_id_function=contract.operation_id,
     )
     app.state.service = service
-    app.state.publications = publications
-    app.state.authenticate = authenticate
+    app.state.publications = service.publications
+    app.state.reads = reads
+    app.state.cookie_name = cookies.name(service.settings)
+    app.state.trusted_proxies = networks(service.settings.access.trusted_proxies)
     problems.install(app)
-    for part in (predictions, health, pages):
+    for part in (predictions, auth, account, users, roles, audit, health, reference, pages):
         app.include_router(part.router)
+    reference.mount_files(app)
     pages.mount_files(app)
     app.add_middleware(PageCompression, minimum_size=1000, compresslevel=5)
-    app.add_middleware(RequestFrame, allowed_hosts=allowed_hosts)
-    _describe_problems(app)
+    app.add_middleware(BodyGuard)
+    app.add_middleware(RequestFrame, allowed_hosts=allowed_hosts, https_only=cookies.secure(service.settings))
+    contract.complete(app)
     return app
-
-
-def _describe_problems(app: FastAPI) -> None:
-    """Put the problem document into the OpenAPI document's components."""
-    build = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = build()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        if "Problem" not in schemas:
-            schema = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas |= schema.pop("$defs", {})
-            schemas["Problem"] = schema
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

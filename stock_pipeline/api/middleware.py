@@ -23,8 +23,13 @@ _SECURITY = (
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
 )
+_HTTPS_ONLY = (b"strict-transport-security", b"max-age=31536000")
+_NO_STORE = (b"cache-control", b"no-store")
+
+_FILES = ("/static/", "/reference/")
 
 _log = get_logger("api.access")
 
@@ -39,14 +44,22 @@ class RequestFrame:
     allowed_hosts
         Names that the ``Host`` header may have, without port; any where ``None``. A service on loopback names its
         loopback names here, so that a foreign web page cannot reach it under a name of its own.
+    https_only
+        Whether browsers are told to come by HTTPS only.
     """
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str] | None = None) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str] | None = None, *, https_only: bool = False) -> None:
         self._app = app
         self._hosts = None if allowed_hosts is None else {host.lower() for host in allowed_hosts}
+        self._always = (*_SECURITY, _HTTPS_ONLY) if https_only else _SECURITY
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; every other kind of connection passes through."""
+        """Serve one request, or let a WebSocket through that addresses this service."""
+        if scope["type"] == "websocket":
+            scope.setdefault("state", {})["request_id"] = uuid.uuid4().hex
+            if not self._is_ours(Headers(scope=scope)):
+                await send({"type": "websocket.close", "code": 1008})
+                return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -67,13 +80,15 @@ class RequestFrame:
                 message["headers"] = [
                     *message["headers"],
                     (_REQUEST_ID, request_id.encode("ascii")),
-                    *(pair for pair in _SECURITY if pair[0] not in given_headers),
+                    *(pair for pair in self._always if pair[0] not in given_headers),
                 ]
+                if _NO_STORE[0] not in given_headers and not scope["path"].startswith(_FILES):
+                    message["headers"].append(_NO_STORE)
             await send(message)
 
         with log_context(request_id=request_id):
             try:
-                if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
+                if not self._is_ours(headers):
                     detail = "this service does not answer under that host name"
                     await problem_response(400, "unknown-host", detail, instance=scope["path"], request_id=request_id)(
                         scope, receive, framed
@@ -90,7 +105,20 @@ class RequestFrame:
                 )
             finally:
                 milliseconds = round((time.perf_counter() - started) * 1000, 2)
-                _log.info("request", method=method, path=scope["path"], status=status, ms=milliseconds)
+                who = scope["state"].get("principal")
+                _log.info(
+                    "request",
+                    method=method,
+                    path=scope["path"],
+                    status=status,
+                    ms=milliseconds,
+                    account=None if who is None else who.name,
+                )
+
+    def _is_ours(self, headers: Headers) -> bool:
+        if len(headers.getlist("host")) > 1:
+            return False
+        return self._hosts is None or _host_name(headers.get("host", "")) in self._hosts
 
 
 class PageCompression(GZipMiddleware):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -12,10 +14,15 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from stock_pipeline.access.principal import AccessError
 from stock_pipeline.core.errors import IntegrityError, NotFoundError, PipelineError
 from stock_pipeline.observability.logging import get_logger
 
 MEDIA_TYPE = "application/problem+json"
+
+_BAD_TOKEN = frozenset({"token-invalid", "token-expired", "session-revoked", "account-disabled"})
+_LIMIT_HEADERS = {"limit": "RateLimit-Limit", "remaining": "RateLimit-Remaining", "reset": "RateLimit-Reset"}
+_SECRET = re.compile(r"pass|secret|token|code|ticket|key|link|cookie", re.IGNORECASE)
 
 _log = get_logger(__name__)
 
@@ -60,6 +67,7 @@ class Problem(BaseModel):
     instance: str = Field(description="path of the request")
     request_id: str | None = Field(None, description="finds the request in the logs")
     errors: list[InvalidParameter] | None = Field(None, description="parameters that were not accepted")
+    facts: dict[str, Any] | None = Field(None, description="further facts, such as how long to wait", examples=[None])
 
 
 class ProblemError(Exception):
@@ -101,6 +109,7 @@ def problem_response(
     request_id: str | None,
     headers: Mapping[str, str] | None = None,
     errors: Sequence[Mapping[str, Any]] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Response:
     """Build the answer of a problem; see `Problem` for the fields."""
     body: dict[str, Any] = {
@@ -113,6 +122,8 @@ def problem_response(
     }
     if errors:
         body["errors"] = list(errors)
+    if facts:
+        body["facts"] = dict(facts)
     return Response(
         orjson.dumps(body, default=str),
         status_code=status,
@@ -135,7 +146,7 @@ def install(app: FastAPI) -> None:
 
     def respond(request: Request, status: int, kind: str, detail: str, **more: Any) -> Response:
         request_id = getattr(request.state, "request_id", None)
-        return problem_response(status, kind, detail, instance=request.url.path, request_id=request_id, **more)
+        return problem_response(status, kind, detail, instance=request.scope["path"], request_id=request_id, **more)
 
     async def own(request: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
@@ -146,9 +157,9 @@ def install(app: FastAPI) -> None:
         kind = HTTPStatus(error.status_code).name.lower().replace("_", "-")
         detail = str(error.detail)
         if error.status_code == 404:
-            detail = f"there is nothing at {request.url.path}; /docs lists all addresses"
+            detail = f"there is nothing at {request.scope['path']}; /docs lists all addresses"
         elif error.status_code == 405:
-            detail = f"{request.method} is not possible at {request.url.path}"
+            detail = f"{request.method} is not possible at {request.scope['path']}"
         return respond(request, error.status_code, kind, detail, headers=error.headers)
 
     async def validation(request: Request, error: Exception) -> Response:
@@ -157,12 +168,17 @@ def install(app: FastAPI) -> None:
             {
                 "parameter": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]),
                 "message": "unknown parameter" if item["type"] == "extra_forbidden" else item["msg"],
-                "value": _shown(item.get("input")),
+                "value": _shown(item["loc"], item.get("input")),
             }
             for item in error.errors()
         ]
         detail = "; ".join(f"{item['parameter']}: {item['message']}" for item in errors)
         return respond(request, 422, "invalid-parameters", detail, errors=errors)
+
+    async def access(request: Request, error: Exception) -> Response:
+        assert isinstance(error, AccessError)
+        headers = access_headers(error)
+        return respond(request, error.status, error.kind, str(error), headers=headers, facts=error.detail)
 
     async def pipeline(request: Request, error: Exception) -> Response:
         if isinstance(error, NotFoundError):
@@ -175,9 +191,27 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ProblemError, own)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(AccessError, access)
     app.add_exception_handler(PipelineError, pipeline)
 
 
-def _shown(value: Any) -> Any:
+def access_headers(error: AccessError) -> dict[str, str]:
+    """Headers that a refusal carries: how to log in, and when to come again."""
+    headers = {}
+    if error.status == 401:
+        said = ' error="invalid_token"' if error.kind in _BAD_TOKEN else ""
+        headers["WWW-Authenticate"] = f'Bearer realm="stock_pipeline"{"," if said else ""}{said}'
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    for fact, header in _LIMIT_HEADERS.items():
+        if fact in error.detail:
+            headers[header] = str(error.detail[fact])
+    return headers
+
+
+def _shown(place: Sequence[Any], value: Any) -> Any:
+    """What was sent, unless it may hold a secret: whole bodies and everything whose name sounds like one."""
+    if place[0] == "body" and (isinstance(value, dict | list) or any(_SECRET.search(str(part)) for part in place)):
+        return None
     text = value if isinstance(value, str) else None if value is None else str(value)
     return text if text is None or len(text) <= 200 else text[:200] + "..."

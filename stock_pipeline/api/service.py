@@ -8,10 +8,12 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from stock_pipeline.access.facade import Access
 from stock_pipeline.api.dagster_client import DagsterClient, RunControl, dagster_address
 from stock_pipeline.api.task_checks import RequestChecks
 from stock_pipeline.api.task_service import TaskService
 from stock_pipeline.config import Settings
+from stock_pipeline.core.market.calendar import SessionCalendar
 from stock_pipeline.storage.database import open_database
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.model_registry import ModelRegistry
@@ -76,6 +78,18 @@ class Service:
         """Tasks."""
         checks = RequestChecks(self.settings, self.lake, self.publications)
         return TaskService(self.settings, TaskStore(self.database), self.runs, checks)
+
+    @cached_property
+    def access(self) -> Access:
+        """Who may come in, and what they may do."""
+        return Access(
+            self.database,
+            self.settings.access,
+            self.settings.home,
+            environment=self.settings.environment,
+            outbox=self.alert_outbox,
+            timezone=SessionCalendar(self.settings.market.calendar).timezone,
+        )
 
     @property
     def reports(self) -> Path:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from stock_pipeline import __version__
-from stock_pipeline.api.dependencies import publications
+from stock_pipeline.api.dependencies import public, publications
 from stock_pipeline.api.problems import ProblemError, problem_responses
-from stock_pipeline.api.routes.predictions import publication_info
+from stock_pipeline.api.reading.predictions import info as publication_info
 from stock_pipeline.api.schemas import Health, Readiness
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], dependencies=[Depends(public)])
 
 
 _NO_STORE = {"Cache-Control": "no-store"}

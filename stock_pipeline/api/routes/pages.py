@@ -1,30 +1,21 @@
-"""Pages for people: the newest predictions, and the reference of the service. They load nothing from elsewhere."""
+"""Pages for people. They load nothing from elsewhere."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader
 
-from stock_pipeline.api.dependencies import publications
+from stock_pipeline.api.dependencies import publications, require
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(require("predictions:read"))])
 
 _HERE = Path(__file__).parent.parent
 _ROWS = 50
 _STYLED = {"Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'"}
-_SCRIPTED = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-        "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
-    )
-}
-
 _templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
 _templates.filters["percent"] = lambda value: "–" if value is None else f"{value * 100:+.2f} %"
 _templates.filters["share"] = lambda value: "–" if value is None else f"{value * 100:.2f} %"
@@ -49,27 +40,9 @@ async def newest(request: Request) -> Response:
     return HTMLResponse(text, headers={"Cache-Control": "no-cache", **_STYLED})
 
 
-@router.get("/docs")
-async def reference(request: Request) -> Response:
-    """Show the interactive reference; script and style come from this service."""
-    page = get_swagger_ui_html(
-        openapi_url="/openapi.json",
-        title=f"{request.app.title}: reference",
-        swagger_js_url="/reference/swagger-ui-bundle.js",
-        swagger_css_url="/reference/swagger-ui.css",
-        swagger_favicon_url="/static/icon.svg",
-    )
-    page.headers.update(_SCRIPTED)
-    return page
-
-
 def mount_files(app: FastAPI) -> None:
-    """Serve the style of the pages, and the reference's script and style from the package that carries them."""
-    carrier = find_spec("fastapi_offline")
-    if carrier is None or carrier.origin is None:
-        raise RuntimeError("the package fastapi-offline is not installed: pip install fastapi-offline")
+    """Serve the style of the pages."""
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    app.mount("/reference", StaticFiles(directory=Path(carrier.origin).parent / "static"), name="reference")
 
 
 def _words(seconds: float) -> str:

@@ -1,0 +1,47 @@
+"""How browsers come in: the address that they use, and the cookie that holds the session."""
+
+from __future__ import annotations
+
+from fastapi import Response
+from starlette.requests import HTTPConnection
+
+from stock_pipeline.config import Settings
+
+_SESSION = "stock_pipeline_session"
+_HOST_ONLY = "__Host-"
+"""Browsers take a cookie of this prefix only over HTTPS, for one host and the whole of it."""
+
+
+def secure(settings: Settings) -> bool:
+    """Whether cookies go over HTTPS only: as configured, else in production."""
+    wanted = settings.access.secure_cookies
+    return settings.environment == "prod" if wanted is None else wanted
+
+
+def address_of(settings: Settings) -> str:
+    """Address of this service for people: as configured, else that of this machine."""
+    host = settings.services.host
+    shown = f"[{host}]" if ":" in host else host
+    return settings.access.public_url or f"http://{shown}:{settings.services.api_port}"
+
+
+def name(settings: Settings, kind: str = _SESSION) -> str:
+    """Name of a cookie."""
+    return (_HOST_ONLY if secure(settings) else "") + kind
+
+
+def read(request: HTTPConnection) -> str | None:
+    """Return the secret of the session cookie, if one was sent."""
+    return request.cookies.get(request.app.state.cookie_name)
+
+
+def set_session(response: Response, settings: Settings, secret: str) -> None:
+    """Give the browser its session; the browser forgets it when it closes, the server when it has been idle."""
+    response.set_cookie(
+        name(settings), secret, path="/", secure=secure(settings), httponly=True, samesite="lax"
+    )  # lax: a link from elsewhere opens the console logged in, while forms of foreign pages carry no cookie
+
+
+def clear_session(response: Response, settings: Settings) -> None:
+    """Take the session from the browser."""
+    response.delete_cookie(name(settings), path="/", secure=secure(settings), httponly=True, samesite="lax")
