@@ -16,7 +16,7 @@ from stock_pipeline.api.problems import MEDIA_TYPE, Problem
 
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _REFERENCE = "#/components/schemas/"
-_PROOFS = [{"bearer": []}, {"apiKey": []}, {"cookie": []}]
+_PROOFS: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}, {"cookie": []}]
 _RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
 _LOG_IN = {"WWW-Authenticate": {"description": "how to log in", "schema": {"type": "string"}}}
 _BODY_METHODS = frozenset({"post", "put", "patch"})
@@ -81,13 +81,13 @@ def _complete_operation(method: str, operation: dict[str, Any], declared: list[s
         problems |= {413, 415}
     for status in sorted(problems):
         responses.setdefault(str(status), {"description": HTTPStatus(status).phrase})
-    for status, response in responses.items():
-        if status.isdecimal() and int(status) >= 400:
+    for name, response in responses.items():
+        if name.isdecimal() and int(name) >= 400:
             response["content"] = {MEDIA_TYPE: {"schema": _PROBLEM}}
-            response["description"] = response.get("description") or HTTPStatus(int(status)).phrase
-    for status, headers in (("401", _LOG_IN), ("429", _RETRY_AFTER)):
-        if status in responses:
-            responses[status].setdefault("headers", {}).update(headers)
+            response["description"] = response.get("description") or HTTPStatus(int(name)).phrase
+    for refused, headers in (("401", _LOG_IN), ("429", _RETRY_AFTER)):
+        if refused in responses:
+            responses[refused].setdefault("headers", {}).update(headers)
     operation["responses"] = dict(sorted(responses.items()))
 
 
