@@ -59,7 +59,8 @@ class AuditFiles:
         Parameters
         ----------
         may_make
-            Says whether a new key may be made where there is none: not when there are entries already.
+            Says whether a new key may be made where there is none: not when there are entries already. Another
+            process may make the key and an entry in the meantime, so the file is looked for once more.
 
         Raises
         ------
@@ -67,7 +68,7 @@ class AuditFiles:
             There is no key but there are entries, or the file holds no key.
         """
         if self._key is None:
-            if not self.key_path.exists() and not may_make():
+            if not self.key_path.exists() and not may_make() and not self.key_path.exists():
                 raise IntegrityError(
                     "the key of the audit trail is missing, and there are entries that were sealed with it",
                     value=str(self.key_path),
