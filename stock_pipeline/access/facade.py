@@ -23,8 +23,9 @@ from stock_pipeline.access.gate import Gate
 from stock_pipeline.access.key_files import KeyFolder
 from stock_pipeline.access.links import Links
 from stock_pipeline.access.logins import Logins
+from stock_pipeline.access.oidc import Oidc
 from stock_pipeline.access.passwords import Passwords
-from stock_pipeline.access.principal import Origin, Principal
+from stock_pipeline.access.principal import AccessError, Origin, Principal
 from stock_pipeline.access.roles import Roles
 from stock_pipeline.access.sessions import Sessions
 from stock_pipeline.access.tickets import Tickets
@@ -166,6 +167,13 @@ class Access:
     def tickets(self) -> Tickets:
         """Tickets for connections to the stream."""
         return Tickets(self)
+
+    @cached_property
+    def oidc(self) -> Oidc:
+        """Log-in with the company's identity provider; `AccessError` 404 where none is configured."""
+        if self.settings.oidc is None:
+            raise AccessError(404, "no-identity-provider", "no identity provider is configured", fix="log in by name")
+        return Oidc(self, self.settings.oidc)
 
     @cached_property
     def gate(self) -> Gate:

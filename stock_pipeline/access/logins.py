@@ -233,8 +233,12 @@ class Logins:
         """
         if principal.session_id is None or principal.kind not in ("token", "console"):
             raise AccessError(409, "no-session", "only a session can prove itself again")
-        access = self._access
-        account = self.prove(principal.name, password, code, origin or Origin())
+        access, where = self._access, origin or Origin()
+        account = access.accounts.get(principal.name)
+        if account.has_password:
+            account = self.prove(principal.name, password, code, where)
+        else:
+            self._prove_by_code(account, code, where)
         with Session(access.engine) as session, session.begin():
             versions.bump(session)
             row = session.get(SessionRow, principal.session_id)
@@ -324,6 +328,19 @@ class Logins:
         except DatabaseIntegrityError as error:
             raise access.accounts.exists(name) from error
         return access.accounts.by_id(account_id)
+
+    def _prove_by_code(self, account: Account, code: str | None, origin: Origin) -> None:
+        """Make sure that it is somebody whose password only the identity provider knows."""
+        access = self._access
+        if not account.second_factor:
+            raise AccessError(
+                409, "no-proof", "there is neither a password nor a second factor to prove it by", fix="log in again"
+            )
+        access.watch.check(account.name, origin)
+        with Session(access.engine) as session, session.begin():
+            accepted = access.second_factor.accept(session, session.get_one(AccountRow, account.id), code)
+        if not accepted:
+            raise self._refused(account.name, origin)
 
     def _stolen(self, row: SessionRow, account: AccountRow, origin: Origin) -> None:
         access = self._access

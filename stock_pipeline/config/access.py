@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from stock_pipeline.config.storage import from_variable
 from stock_pipeline.core.parameters import Parameters
 
 
@@ -74,7 +76,7 @@ class OidcSettings(Parameters):
 
     issuer: str = Field(pattern=r"^https?://", description="address of the provider, as in its discovery document")
     client_id: str = Field(min_length=1)
-    client_secret: str = Field(pattern=r"^env:", description="env:NAME of the variable that holds it")
+    client_secret: str = Field(pattern=r"^env:", repr=False, description="env:NAME of the variable that holds it")
     role: str = Field("viewer", description="role of an account that logs in for the first time")
     label: str = Field("Company log-in", max_length=60, description="text of the button")
 
@@ -98,9 +100,27 @@ class AccessSettings(Parameters):
     secure_cookies: bool | None = Field(None, description="cookies over HTTPS only; null: in prod, and not elsewhere")
     public_url: str | None = Field(None, pattern=r"^https?://", description="address that people use, for links")
     trusted_proxies: list[Network] = Field([], description="whose X-Forwarded-For is believed")
-    redis: str | None = Field(None, pattern=r"^(env:|rediss?://)", description="shared limits and wake-up of streams")
+    redis: str | None = Field(
+        None, pattern=r"^(env:|rediss?://)", repr=False, description="shared limits and wake-up of streams"
+    )
     places: list[Place] = Field([], description="networks whose location is known, for impossible travel")
     passwords: PasswordSettings = PasswordSettings()
     limits: LimitSettings = LimitSettings()
     abuse: AbuseSettings = AbuseSettings()
     oidc: OidcSettings | None = Field(default=None)
+
+    def resolved(self, environment: Mapping[str, str]) -> AccessSettings:
+        """Look up ``env:NAME`` values.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no such variable.
+        """
+        update: dict[str, object] = {}
+        if self.redis is not None:
+            update["redis"] = from_variable(self.redis, "access.redis", environment)
+        if self.oidc is not None:
+            secret = from_variable(self.oidc.client_secret, "access.oidc.client_secret", environment)
+            update["oidc"] = self.oidc.model_copy(update={"client_secret": secret})
+        return self.model_copy(update=update)

@@ -210,6 +210,7 @@ class Settings(Parameters):
                 "home": home,
                 "storage": self.storage.resolved(folder, home, environment),
                 "source": _source(source, folder),
+                "access": self.access.resolved(environment),
             }
         )
 

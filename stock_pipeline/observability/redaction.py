@@ -24,6 +24,7 @@ _PATTERNS = (
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"\beyJ[\w-]{5,}\.[\w-]{5,}\.[\w-]*"), HIDDEN),
+    (re.compile(r"\bsp[ckrlt]_[\w-]{16,}"), HIDDEN),  # cookies, keys, refresh tokens, links and tickets of the service
 )
 _DEEPEST = 8
 
