@@ -23,6 +23,7 @@ def build_definitions(platform: Platform) -> dg.Definitions:
     """Build assets, checks, jobs, schedules and sensors of one configuration."""
     from stock_pipeline.orchestration import exclusive, jobs, schedules, sensors
     from stock_pipeline.orchestration.assets import backtests, features, market, models, predictions, risk
+    from stock_pipeline.orchestration.pausing import Wishes
 
     modules = (market, features, risk, models, predictions, backtests)
     return dg.Definitions(
@@ -30,7 +31,7 @@ def build_definitions(platform: Platform) -> dg.Definitions:
         jobs=jobs.build(platform.settings.market.name),
         schedules=schedules.build(platform),
         sensors=sensors.build(platform),
-        executor=exclusive.executor(platform.settings.home),
+        executor=exclusive.executor(platform.settings.home, Wishes(lambda: platform.database)),
     )
 
 

@@ -18,6 +18,8 @@ from stock_pipeline.storage.raw_bars import RawBars
 from stock_pipeline.storage.watermarks import Watermarks
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from stock_pipeline.sources.protocol import Source
     from stock_pipeline.storage.model_registry import ModelRegistry
     from stock_pipeline.storage.outbox import AlertOutbox
@@ -68,16 +70,22 @@ class Platform:
         )
 
     @cached_property
+    def database(self) -> Engine:
+        """The metadata database."""
+        from stock_pipeline.storage.database import open_database
+
+        return open_database(self.settings.storage.metadata_url)
+
+    @cached_property
     def alert_outbox(self) -> AlertOutbox:
         """Where alerts wait until they are delivered."""
-        from stock_pipeline.storage.database import open_database
         from stock_pipeline.storage.outbox import AlertOutbox, DeliveryPolicy
 
         alerts = self.settings.alerts
         policy = DeliveryPolicy(
             group=timedelta(minutes=alerts.group_minutes), suppress=timedelta(minutes=alerts.suppress_minutes)
         )
-        return AlertOutbox(open_database(self.settings.storage.metadata_url), policy)
+        return AlertOutbox(self.database, policy)
 
     @property
     def mlflow_url(self) -> str:

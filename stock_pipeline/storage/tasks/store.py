@@ -16,9 +16,10 @@ from stock_pipeline.storage.database import reading
 from stock_pipeline.storage.database.tables.tasks import CounterRow, TaskRequestRow, TaskRow, TaskRunRow
 from stock_pipeline.storage.tasks.events import SEQUENCE, EventLog, NewEvent, take_turn
 from stock_pipeline.storage.tasks.records import Launched, Reservation, Task, TaskFilter, TaskRun
-from stock_pipeline.storage.tasks.states import ENDED, RESTING, Wish, may, refuse
+from stock_pipeline.storage.tasks.states import ENDED, RESTING, NotNowError, Wish, may, refuse
 
 NUMBER = "task"
+COMMAND_LINE = "command line"
 
 
 class KeyReusedError(PipelineError):
@@ -182,6 +183,12 @@ class TaskStore:
                 if row.asked in ("resume", "retry"):
                     row.asked = "pause" if row.state == "paused" else None
                 return Task.of(row)
+            if row.origin == COMMAND_LINE and row.state not in RESTING:
+                raise NotNowError(
+                    "a run of the command line cannot be stopped from here",
+                    value=task_id,
+                    fix="press Ctrl-C where it was started",
+                )
             claimed = row.asked in ("resume", "retry") and row.asked_at is not None
             fresh = claimed and (now - row.asked_at).total_seconds() < CLAIM_SECONDS  # type: ignore[operator]
             if not may(wish, row.state) or fresh:

@@ -1,0 +1,193 @@
+"""The relay: one process that copies what Dagster's runs do into tasks and events, exactly once and in order.
+
+It polls Dagster's storage; nothing has to tell it. Killed at any point and started again, it goes on where it was, and
+finds also what happened while it was away.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from stock_pipeline.observability.logging import get_logger
+from stock_pipeline.orchestration import liveness
+from stock_pipeline.orchestration import relay_records as records
+from stock_pipeline.orchestration.relay_alerts import copy_alerts
+from stock_pipeline.orchestration.relay_runs import RunCopier
+from stock_pipeline.storage.database import reading
+from stock_pipeline.storage.database.tables.tasks import CounterRow, TaskRow, TaskRunRow
+from stock_pipeline.storage.tasks import EventLog
+from stock_pipeline.storage.tasks.events import SEQUENCE, take_turn
+from stock_pipeline.storage.tasks.store import state_event
+
+RUNS_CURSOR = "relay:runs"
+PAGE = 200
+OVERLAP = timedelta(minutes=2)
+"""Runs are looked at again for so long: the clocks of several writers need not agree to the second."""
+
+ALERT_SECONDS, LOST_SECONDS, SWEEP_SECONDS = 1.0, 15.0, 60.0
+WISH_GRACE = timedelta(seconds=3)
+"""Whoever asked for a pause or an end stops a waiting run; when that has not happened after so long, the relay does."""
+
+LONGEST_PAUSE = 15.0
+
+_log = get_logger(__name__)
+
+
+class Relay:
+    """Copies runs, publications and alerts.
+
+    Parameters
+    ----------
+    instance
+        Dagster's instance.
+    engine
+        The metadata database.
+    keep_days
+        Runs that changed longer ago are not copied when the relay runs for the first time.
+    clock
+        Seconds that only grow, for the works that are done now and then.
+    """
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        engine: Engine,
+        *,
+        keep_days: int = 180,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._instance, self._engine, self._clock = instance, engine, clock
+        self._keep = timedelta(days=keep_days)
+        self._copier = RunCopier(instance, engine)
+        self._events = EventLog(engine)
+        self._open: set[str] | None = None
+        self._seen: dict[str, str] = {}
+        self._due: dict[str, float] = {}
+
+    def run(self, stop: threading.Event, poll_seconds: float) -> None:
+        """Copy until told to stop; whatever fails is tried again, with growing pauses."""
+        pause = poll_seconds
+        while not stop.is_set():
+            try:
+                self.poll()
+                pause = poll_seconds
+            except Exception:
+                _log.exception("the relay could not copy and will try again", pause_seconds=pause)
+                pause = min(max(pause, 0.5) * 2, LONGEST_PAUSE)
+            stop.wait(pause)
+
+    def poll(self) -> None:
+        """Copy everything that is there now."""
+        if self._open is None:
+            self._open = set(self._not_copied())
+        if self._is_due("lost", LOST_SECONDS):
+            for run_id in liveness.fail_lost_runs(self._instance):
+                _log.warning("the process of a run was gone", run=run_id)
+        since = self._since()
+        changed = self._changed(since)
+        found = {record.dagster_run.run_id: record for record in changed}
+        sweep = self._is_due("sweep", SWEEP_SECONDS)
+        wanted = [run for run in self._open if run not in found and (sweep or self._seen.get(run) in _WATCHED)]
+        found |= {record.dagster_run.run_id: record for record in self._by_id(wanted)}
+        for record in sorted(found.values(), key=lambda r: (r.create_timestamp, r.storage_id)):
+            self._look_at(record)
+        if changed and records.utc(changed[-1].update_timestamp) > since:
+            self._remember(records.utc(changed[-1].update_timestamp))
+        if sweep:
+            self._close_deleted([run for run in wanted if run not in found])
+        self._carry_out_wishes()
+        if self._is_due("alerts", ALERT_SECONDS):
+            copy_alerts(self._engine, self._events)
+
+    # ---------------------------------------------------------------- runs
+    def _look_at(self, record: dg.RunRecord) -> None:
+        run, status = record.dagster_run, record.dagster_run.status.value
+        assert self._open is not None
+        if self._seen.get(run.run_id) == status and run.run_id not in self._open:
+            return
+        if self._copier.copy(record):
+            self._open.discard(run.run_id)
+        else:
+            self._open.add(run.run_id)
+        self._seen[run.run_id] = status
+
+    def _changed(self, since: datetime) -> Sequence[dg.RunRecord]:
+        """Runs that changed after `since` or shortly before it, oldest change first; always some beyond `since`."""
+        limit, chosen = PAGE, dg.RunsFilter(updated_after=since - OVERLAP)
+        while True:
+            page = self._instance.get_run_records(chosen, limit=limit, order_by="update_timestamp", ascending=True)
+            if len(page) < limit or records.utc(page[-1].update_timestamp) > since:
+                return page
+            limit *= 2  # the whole page lies in the overlap: without a larger one the cursor would stand still
+
+    def _by_id(self, run_ids: Sequence[str]) -> Sequence[dg.RunRecord]:
+        found: list[dg.RunRecord] = []
+        for start in range(0, len(run_ids), PAGE):
+            chosen = dg.RunsFilter(run_ids=list(run_ids[start : start + PAGE]))
+            found += self._instance.get_run_records(chosen)
+        return found
+
+    def _not_copied(self) -> list[str]:
+        with Session(reading(self._engine)) as session:
+            return list(session.scalars(select(TaskRunRow.run_id).where(TaskRunRow.copied.is_(False))))
+
+    def _since(self) -> datetime:
+        with Session(reading(self._engine)) as session:
+            value = session.scalar(select(CounterRow.value).where(CounterRow.name == RUNS_CURSOR))
+        return datetime.fromisoformat(value) if value else datetime.now(UTC) - self._keep
+
+    def _remember(self, since: datetime) -> None:
+        with Session(self._engine) as session, session.begin():
+            take_turn(session, SEQUENCE)
+            before = session.get(CounterRow, RUNS_CURSOR)
+            if before is None or datetime.fromisoformat(before.value) < since:
+                session.merge(CounterRow(name=RUNS_CURSOR, value=since.isoformat()))
+
+    # ---------------------------------------------------------------- tasks
+    def _close_deleted(self, run_ids: Sequence[str]) -> None:
+        """A run that somebody deleted in Dagster before it had ended will never say how it ends."""
+        assert self._open is not None
+        for run_id in run_ids:
+            with Session(self._engine) as session, session.begin():
+                take_turn(session, SEQUENCE)
+                row = session.get(TaskRunRow, run_id)
+                task = session.get(TaskRow, row.task_id) if row is not None else None
+                if row is not None:
+                    row.copied, row.status = True, "CANCELED"
+                if task is not None and task.run_id == run_id and task.state in _UNDER_WAY:
+                    before, task.state, task.ended_at = task.state, "canceled", datetime.now(UTC)
+                    task.expected_end = task.current_step = task.part = None
+                    data = {"from": before, "reason": "its run was deleted in Dagster"}
+                    self._events.append(session, state_event(task, f"{run_id}:deleted", task.ended_at, data))
+            self._open.discard(run_id)
+
+    def _carry_out_wishes(self) -> None:
+        """Stop waiting runs of tasks that are to pause or end and whose asker did not get to it."""
+        asked = select(TaskRow.run_id).where(
+            TaskRow.state.in_(("pausing", "canceling")), TaskRow.asked_at < datetime.now(UTC) - WISH_GRACE
+        )
+        with Session(reading(self._engine)) as session:
+            run_ids = list(session.scalars(asked))
+        for record in self._by_id(run_ids):
+            if record.dagster_run.status == dg.DagsterRunStatus.QUEUED:
+                with suppress(dg.DagsterInvariantViolationError):  # it has just been started
+                    self._instance.run_coordinator.cancel_run(record.dagster_run.run_id)
+
+    def _is_due(self, work: str, seconds: float) -> bool:
+        now = self._clock()
+        if now < self._due.get(work, float("-inf")):
+            return False
+        self._due[work] = now + seconds
+        return True
+
+
+_WATCHED = records.ACTIVE | {None}
+_UNDER_WAY = frozenset({"queued", "starting", "running", "pausing", "canceling"})
