@@ -17,7 +17,7 @@ from stock_pipeline.core.errors import PipelineError
 
 ORDER = (
     "demo", "init", "doctor", "settings", "run", "show", "predict", "backtest", "replay", "features", "dev", "serve",
-    "promote", "rollback", "validate",
+    "relay", "users", "promote", "rollback", "validate",
 )  # fmt: skip
 """Commands in the order in which a newcomer meets them."""
 
@@ -83,7 +83,8 @@ def common(
 
 def main() -> None:
     """Run the command line; errors of the platform become one readable message and exit code 1."""
-    from stock_pipeline.cli import data, initial, operate, pipeline, show  # noqa: F401 - they register their commands
+    # they register their commands
+    from stock_pipeline.cli import data, initial, operate, pipeline, relay, show, users  # noqa: F401
 
     try:
         app()

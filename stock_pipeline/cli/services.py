@@ -40,7 +40,7 @@ class Service:
 
 
 def services(settings: Settings) -> list[Service]:
-    """The services of one machine: Dagster's code server, web server and daemon, MLflow's UI, the API."""
+    """The services of one machine: Dagster's code server, web server and daemon, MLflow's UI, the API, the relay."""
     s, python = settings.services, sys.executable
     binaries = Path(python).parent
     workspace = settings.home / "dagster" / "workspace.yaml"
@@ -74,6 +74,7 @@ def services(settings: Settings) -> list[Service]:
             f"{base}:{s.dagster_port}/",
         ),
         Service("dagster-daemon", [str(binaries / "dagster-daemon"), "run", "-w", str(workspace)], None, None),
+        Service("relay", [python, "-m", "stock_pipeline", "relay"], None, None),
     ]  # fmt: skip
 
 

@@ -16,12 +16,15 @@ import dagster as dg
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from stock_pipeline.observability.logging import get_logger
+from stock_pipeline.config import Settings
+from stock_pipeline.observability.logging import configure_logging, get_logger
 from stock_pipeline.orchestration import liveness
 from stock_pipeline.orchestration import relay_records as records
+from stock_pipeline.orchestration.bootstrap import open_instance
 from stock_pipeline.orchestration.relay_alerts import copy_alerts
+from stock_pipeline.orchestration.relay_lock import alone
 from stock_pipeline.orchestration.relay_runs import RunCopier
-from stock_pipeline.storage.database import reading
+from stock_pipeline.storage.database import open_database, reading
 from stock_pipeline.storage.database.tables.tasks import CounterRow, TaskRow, TaskRunRow
 from stock_pipeline.storage.tasks import EventLog
 from stock_pipeline.storage.tasks.events import SEQUENCE, take_turn
@@ -72,10 +75,18 @@ class Relay:
         self._seen: dict[str, str] = {}
         self._due: dict[str, float] = {}
 
-    def run(self, stop: threading.Event, poll_seconds: float) -> None:
-        """Copy until told to stop; whatever fails is tried again, with growing pauses."""
+    def run(self, stop: threading.Event, poll_seconds: float, held: Callable[[], bool] = lambda: True) -> None:
+        """Copy until told to stop; whatever fails is tried again, with growing pauses.
+
+        Parameters
+        ----------
+        held
+            Asked now and then: whether this is still the only relay; where not, it returns.
+        """
         pause = poll_seconds
         while not stop.is_set():
+            if self._is_due("held", LOST_SECONDS) and not held():
+                return
             try:
                 self.poll()
                 pause = poll_seconds
@@ -187,6 +198,24 @@ class Relay:
             return False
         self._due[work] = now + seconds
         return True
+
+
+def serve(settings: Settings, stop: threading.Event, report: Callable[[str], None]) -> None:
+    """Be the relay of a configuration until told to stop.
+
+    Parameters
+    ----------
+    report
+        Called with a line when something is worth telling.
+    """
+    configure_logging(settings.home, component="relay")
+    instance, engine = open_instance(settings), open_database(settings.storage.metadata_url)
+    while not stop.is_set():
+        with alone(engine, settings.home, stop, lambda: report("another relay is at work; waiting")) as held:
+            if held():
+                report("copying runs into tasks and events")
+                relay = Relay(instance, engine, keep_days=settings.tasks.keep_events_days)
+                relay.run(stop, settings.tasks.poll_seconds, held)
 
 
 _WATCHED = records.ACTIVE | {None}
