@@ -15,6 +15,7 @@ from stock_pipeline.api.background import background
 from stock_pipeline.api.bodies import BodyGuard
 from stock_pipeline.api.client import networks
 from stock_pipeline.api.middleware import PageCompression, RequestFrame
+from stock_pipeline.api.ready import FastPath, warm
 from stock_pipeline.api.routes import account, audit, auth, health, pages, predictions, reference, roles, users
 from stock_pipeline.api.service import Service
 
@@ -53,6 +54,7 @@ def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Se
     fastapi.FastAPI
     """
     reads = ReadCounter()
+    service.publications.prepare = warm
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -85,6 +87,7 @@ def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Se
     pages.mount_files(app)
     app.add_middleware(PageCompression, minimum_size=1000, compresslevel=5)
     app.add_middleware(BodyGuard)
+    app.add_middleware(FastPath)
     app.add_middleware(RequestFrame, allowed_hosts=allowed_hosts, https_only=cookies.secure(service.settings))
     contract.complete(app)
     return app

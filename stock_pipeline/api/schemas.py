@@ -35,6 +35,12 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
+class NoQuery(BaseModel):
+    """No parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class Prediction(BaseModel):
     """What is expected of one symbol from one session on."""
 
@@ -61,6 +67,9 @@ class Prediction(BaseModel):
     es_95: float | None = Field(description="one-day expected shortfall at 95 %, positive loss fraction")
     close: float | None = Field(description="last close, in the currency")
     currency: str | None
+    undefined: dict[str, str] | None = Field(
+        None, description="only where a field holds no number: why it is null", examples=[{"var_95": "not a number"}]
+    )
 
 
 class PublicationInfo(BaseModel):
@@ -80,6 +89,23 @@ class PredictionPage(BaseModel):
     unpredicted: int = Field(description="symbols without a prediction; see /api/unpredicted", examples=[1])
     next_cursor: str | None = Field(description="pass as `cursor` for the next page; null on the last", examples=[None])
     predictions: list[Prediction]
+
+
+class PredictionColumns(BaseModel):
+    """One page of predictions, one array a field: half as large as rows. Numbers have six significant digits."""
+
+    publication: PublicationInfo
+    total: int = Field(description="rows that match on all pages", examples=[2])
+    unpredicted: int = Field(description="symbols without a prediction; see /api/unpredicted", examples=[1])
+    next_cursor: str | None = Field(description="pass as `cursor` for the next page; null on the last", examples=[None])
+    digits: int = Field(description="significant digits of the numbers", examples=[6])
+    columns: dict[str, list[float | str | None]] = Field(
+        description="the fields of a prediction, each with one value a row",
+        examples=[{"symbol": ["IBM", "AAPL"], "expected_return": [0.0021, -0.0004]}],
+    )
+    undefined: dict[str, dict[str, str]] = Field(
+        description="by prediction id and field: why a value is null", examples=[{}]
+    )
 
 
 class Lineage(BaseModel):

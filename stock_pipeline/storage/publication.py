@@ -85,7 +85,10 @@ class Publication:
     frame
         The rows, sorted by symbol; no NaN and no infinity.
     rows
-        Each row's `FIELDS` as JSON, in the order of ``frame``.
+        Each row's `FIELDS` as JSON, in the order of ``frame``; a field that holds no number is null, and the row says
+        why under ``undefined``.
+    undefined
+        Those reasons, by position in ``frame`` and field.
     unpredicted
         ``{"symbol", "reason", "detail"}`` of the symbols without a prediction, as JSON.
     """
@@ -97,11 +100,12 @@ class Publication:
     frame: pl.DataFrame
     rows: tuple[bytes, ...]
     unpredicted: tuple[bytes, ...]
+    undefined: dict[int, dict[str, str]]
     _positions: dict[str, int]
     _by_symbol: dict[str, list[int]]
     _orders: dict[tuple[str, bool], np.ndarray] = field(default_factory=dict)
-    answers: dict[Any, Any] = field(default_factory=dict)
-    """Finished answers of readers, by their question; they live and die with this publication."""
+    derived: dict[str, Any] = field(default_factory=dict)
+    """What readers have made of it, such as finished answers; lives and dies with this publication."""
 
     def age(self, now: datetime) -> float:
         """Seconds since it was published."""
@@ -113,10 +117,16 @@ class Publication:
         if position is None:
             return None
         row = _with_lineage(self.frame.row(position, named=True), self.version)
+        if position in self.undefined:
+            row["undefined"] = self.undefined[position]
         for name, value in (("published_at", self.published_at), ("publication_id", self.digest)):
             if row["lineage"][name] is None:
                 row["lineage"][name] = value
         return row
+
+    def has(self, *, symbol: str | None = None, prediction_id: str | None = None) -> bool:
+        """Whether there is a row of this symbol or this id."""
+        return symbol in self._by_symbol if prediction_id is None else prediction_id in self._positions
 
     def select(
         self,
@@ -145,6 +155,8 @@ class Publication:
             Integer positions into ``rows``, shape (n,).
         """
         order = self._order(sort, descending)
+        if symbols is None and min_confidence is None:
+            return order
         keep = np.ones(len(self.rows), dtype=bool)
         if symbols is not None:
             keep[:] = False
@@ -200,13 +212,17 @@ def load_publication(lake: Lake, version: int, session: date | None = None) -> P
     if frame.is_empty():
         raise NotFoundError("nothing was published for this session", value=session.isoformat())
     absent = [name for name in FIELDS if name not in frame.columns]
+    undefined = undefined_values(frame, FIELDS)
     frame = _finite(frame.with_columns(pl.lit(None).alias(name) for name in absent))
     for key in ("prediction_id", "symbol"):
         if frame[key].null_count():
             raise DataError(f"published predictions without {key}", value=frame[key].null_count())
     if frame["prediction_id"].is_duplicated().any():
         raise DataError("published predictions share an id", value=session.isoformat())
-    rows = tuple(orjson.dumps(row) for row in frame.select(FIELDS).iter_rows(named=True))
+    rows = tuple(
+        orjson.dumps({**row, "undefined": undefined[position]} if position in undefined else row)
+        for position, row in enumerate(frame.select(FIELDS).iter_rows(named=True))
+    )
     unpredicted = _unpredicted(lake, session)
     digest = hashlib.blake2b(b"\n".join((*rows, b"", *unpredicted)), digest_size=12).hexdigest()
     by_symbol: dict[str, list[int]] = {}
@@ -220,6 +236,7 @@ def load_publication(lake: Lake, version: int, session: date | None = None) -> P
         frame=frame,
         rows=rows,
         unpredicted=unpredicted,
+        undefined=undefined,
         _positions={name: position for position, name in enumerate(frame["prediction_id"].to_list())},
         _by_symbol=by_symbol,
     )
@@ -237,8 +254,36 @@ def find_prediction(lake: Lake, prediction_id: str, version: int) -> dict[str, A
     if found.is_empty():
         return None
     absent = [name for name in FIELDS if name not in found.columns]
+    undefined = undefined_values(found, FIELDS)
     found = _finite(found.with_columns(pl.lit(None).alias(name) for name in absent))
-    return _with_lineage(found.row(0, named=True), version)
+    row = _with_lineage(found.row(0, named=True), version)
+    return {**row, "undefined": undefined[0]} if undefined else row
+
+
+def undefined_values(frame: pl.DataFrame, names: Sequence[str] | None = None) -> dict[int, dict[str, str]]:
+    """Find what JSON has no number for, and say what it is.
+
+    Parameters
+    ----------
+    frame
+        Rows.
+    names
+        Columns that are looked at; all where ``None``.
+
+    Returns
+    -------
+    dict
+        By position of the row: the reason of each such field. Rows without any are left out.
+    """
+    found: dict[int, dict[str, str]] = {}
+    for name, dtype in frame.schema.items():
+        if not dtype.is_float() or (names is not None and name not in names):
+            continue
+        values = frame[name]
+        for position in (~values.is_finite()).fill_null(False).arg_true().to_list():
+            reason = "not a number" if np.isnan(values[position]) else "infinite"
+            found.setdefault(position, {})[name] = reason
+    return found
 
 
 class PublicationCache:
@@ -262,6 +307,8 @@ class PublicationCache:
         self._source: tuple[int, int | None] | None = None
         self._others: OrderedDict[tuple[int, date], Publication] = OrderedDict()
         self._lock = threading.Lock()
+        self.prepare: Callable[[Publication], None] | None = None
+        """Called with a newer publication before readers see it."""
         self.problem: str | None = "nothing has been read yet"
         """Why the newest refresh failed; ``None`` when it did not."""
 
@@ -285,6 +332,8 @@ class PublicationCache:
                     self.problem = None
                     return False
                 fresh = load_publication(self.lake, version)
+                if self.prepare is not None:
+                    self.prepare(fresh)
             except PipelineError as error:
                 if self.problem != str(error):
                     _log.warning("the publication could not be read", error=str(error))

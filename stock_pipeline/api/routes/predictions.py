@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import date
 from typing import Annotated, Any, Literal
 
-import orjson
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import URL
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
-from stock_pipeline.api.answers import Answer, Cursor, entity_tag
+from stock_pipeline.api.answers import Answer
+from stock_pipeline.api.auditing import count_rows
 from stock_pipeline.api.dependencies import no_repeats, publications, require
+from stock_pipeline.api.paging import MAX_CURSOR, decode
 from stock_pipeline.api.problems import ProblemError, problem_responses
-from stock_pipeline.api.ready import ReadyRoute, keep, respond
-from stock_pipeline.api.schemas import PredictionDetail, PredictionPage, UnpredictedList
+from stock_pipeline.api.reading import predictions as reading
+from stock_pipeline.api.ready import keep, respond
+from stock_pipeline.api.schemas import NoQuery, PredictionColumns, PredictionDetail, PredictionPage, UnpredictedList
 from stock_pipeline.core.errors import IntegrityError, NotFoundError
 from stock_pipeline.storage.publication import FIELDS, Publication, PublicationCache, Sort
 
-router = APIRouter(
-    prefix="/api",
-    tags=["predictions"],
-    route_class=ReadyRoute,
-    dependencies=[Depends(require(ReadyRoute.permission)), Depends(no_repeats)],
-)
+router = APIRouter(prefix="/api", tags=["predictions"])
+
+READ = [Depends(require("predictions:read")), Depends(no_repeats)]
 
 Symbol = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -44,9 +41,27 @@ class PredictionQuery(BaseModel):
     min_confidence: float | None = Field(None, ge=0, le=1, allow_inf_nan=False, description="at least this confidence")
     sort: Sort = Field("rank", description="order of the rows; rows without a value come last")
     order: Literal["asc", "desc"] = Field("asc", description="ascending or descending")
-    limit: int = Field(100, ge=1, le=1000, description="rows of one page")
-    cursor: str | None = Field(None, max_length=300, description="`next_cursor` of the page before")
-    format: Literal["json", "csv"] = Field("json", description="JSON, or CSV with the next page in the Link header")
+    limit: int = Field(100, ge=1, le=10_000, description="rows of one page; one page can hold all symbols")
+    cursor: str | None = Field(
+        None, min_length=1, max_length=MAX_CURSOR, description="`next_cursor` of the page before"
+    )
+    format: reading.Format = Field(
+        "json",
+        description="JSON rows; JSON with one array a field and 6 significant digits, half as large; or CSV with the "
+        "next page in the Link header",
+    )
+
+    def question(self) -> reading.Question:
+        """The question that it asks a publication."""
+        return reading.Question(
+            symbols=None if self.symbol is None else tuple(self.symbol),
+            session=self.session,
+            min_confidence=self.min_confidence,
+            sort=self.sort,
+            descending=self.order == "desc",
+            format=self.format,
+            limit=self.limit,
+        )
 
 
 class SessionQuery(BaseModel):
@@ -57,19 +72,14 @@ class SessionQuery(BaseModel):
     session: date | None = Field(None, description="exchange date; the newest where absent")
 
 
-class NoQuery(BaseModel):
-    """No parameters."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
 @router.get(
     "/predictions",
     summary="Newest predictions, or those of a session",
     response_class=Response,
+    dependencies=READ,
     responses={
         200: {
-            "model": PredictionPage,
+            "model": PredictionPage | PredictionColumns,
             "description": "One page of the publication; `Link` names the next.",
             "content": {"text/csv": {"schema": {"type": "string"}, "example": ",".join(FIELDS)}},
             "headers": {
@@ -87,14 +97,16 @@ async def list_predictions(request: Request, query: Annotated[PredictionQuery, Q
 
     Paging stays within the publication of the first page even when a newer one appears meanwhile.
     """
-    cache = publications(request)
-    question = _question(query)
-    cursor = Cursor.decode(query.cursor, question) if query.cursor else None
-    publication = await _publication(cache, query.session, cursor)
-    offset = cursor.offset if cursor else 0
-    answer = _page(publication, query, question, offset, request.url)
-    if query.symbol is None and query.min_confidence is None and cursor is None:
+    cache, question = publications(request), query.question()
+    where: tuple[int, date, int] | None = None
+    if query.cursor is not None:
+        where = decode(query.cursor, question.filters, tuple[NonNegativeInt, date, NonNegativeInt])
+    publication = await _publication(cache, query.session, where)
+    parameters = request.query_params.multi_items()
+    answer = await run_in_threadpool(_page, request, publication, question, where[2] if where else 0, parameters)
+    if where is None:
         keep(request, publication, answer)
+    count_rows(request, answer.rows)
     return respond(request, publication, answer)
 
 
@@ -102,6 +114,7 @@ async def list_predictions(request: Request, query: Annotated[PredictionQuery, Q
     "/predictions/{prediction_id}",
     summary="One prediction with its lineage",
     response_class=Response,
+    dependencies=READ,
     responses={200: {"model": PredictionDetail}, **_NOT_MODIFIED, **problem_responses(404, 422, 503)},
 )
 async def get_prediction(
@@ -117,39 +130,41 @@ async def get_prediction(
         found = await run_in_threadpool(cache.find, prediction_id)
     if found is None:
         raise ProblemError(404, "prediction-not-found", f"no prediction {prediction_id!r} has been published")
-    body = orjson.dumps(found, default=str, option=orjson.OPT_UTC_Z)
-    return Answer(body, "application/json", entity_tag(body)).respond(request)
+    answer = reading.detail(found)
+    count_rows(request, 1)
+    return respond(request, current, answer)
 
 
 @router.get(
     "/unpredicted",
     summary="Symbols without a prediction, and why",
     response_class=Response,
+    dependencies=READ,
     responses={200: {"model": UnpredictedList}, **_NOT_MODIFIED, **problem_responses(404, 422, 503)},
 )
 async def list_unpredicted(request: Request, query: Annotated[SessionQuery, Query()]) -> Response:
     """Symbols of the universe that got no prediction in a session."""
     publication = await _publication(publications(request), query.session, None)
-    head = _head(publication)
-    body = b'{"publication":%b,"total":%d,"unpredicted":[%b]}' % (
-        head,
-        len(publication.unpredicted),
-        b",".join(publication.unpredicted),
-    )
-    return Answer(body, "application/json", entity_tag("unpredicted", publication.digest, head)).respond(request)
+    answer = reading.unpredicted(publication)
+    count_rows(request, answer.rows)
+    return answer.respond(request)
 
 
-def publication_info(publication: Publication) -> dict[str, Any]:
-    """Describe a publication as `schemas.PublicationInfo` does."""
-    return {
-        "session": publication.session,
-        "version": publication.version,
-        "published_at": publication.published_at,
-        "digest": publication.digest,
-    }
+def _page(
+    request: Request,
+    publication: Publication,
+    question: reading.Question,
+    offset: int,
+    parameters: list[tuple[str, str]],
+) -> Answer:
+    answer = reading.page(publication, question, offset, parameters)
+    answer.choose(request.headers.get("accept-encoding", "").encode("latin-1"))  # compressed here, not on the loop
+    return answer
 
 
-async def _publication(cache: PublicationCache, session: date | None, cursor: Cursor | None) -> Publication:
+async def _publication(
+    cache: PublicationCache, session: date | None, cursor: tuple[int, date, int] | None
+) -> Publication:
     current = cache.current
     if current is None:
         raise ProblemError(
@@ -158,8 +173,8 @@ async def _publication(cache: PublicationCache, session: date | None, cursor: Cu
             f"there is no publication to serve: {cache.problem}",
             headers={"Retry-After": "30"},
         )
-    version = cursor.version if cursor else current.version
-    wanted = cursor.session if cursor else session or current.session
+    version = cursor[0] if cursor else current.version
+    wanted = cursor[1] if cursor else session or current.session
     if (version, wanted) == (current.version, current.session):
         return current
     try:
@@ -172,44 +187,3 @@ async def _publication(cache: PublicationCache, session: date | None, cursor: Cu
         if isinstance(error, IntegrityError):
             raise
         raise ProblemError(404, "session-not-published", f"nothing was published for the session {wanted}") from error
-
-
-def _question(query: PredictionQuery) -> str:
-    symbols = None if query.symbol is None else sorted(set(query.symbol))
-    parts = (symbols, query.session, query.min_confidence, query.sort, query.order, query.format)
-    return hashlib.blake2b(orjson.dumps(parts, default=str), digest_size=8).hexdigest()
-
-
-def _page(publication: Publication, query: PredictionQuery, question: str, offset: int, url: URL) -> Answer:
-    positions = publication.select(
-        symbols=query.symbol,
-        min_confidence=query.min_confidence,
-        sort=query.sort,
-        descending=query.order == "desc",
-    )
-    page = positions[offset : offset + query.limit]
-    following: str | None = None
-    headers: dict[str, str] = {}
-    if offset + len(page) < len(positions):
-        cursor = Cursor(publication.version, publication.session, question, offset + len(page))
-        following = cursor.encode()
-        url = url.include_query_params(cursor=following)
-        headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
-    head = _head(publication)
-    tag = entity_tag(publication.digest, head, question, query.limit, offset)
-    if query.format == "csv":
-        text = publication.frame[page.tolist()].select(FIELDS).write_csv()
-        headers["Content-Disposition"] = f'attachment; filename="predictions-{publication.session}.csv"'
-        return Answer(text.encode(), "text/csv; charset=utf-8", tag, headers)
-    body = b'{"publication":%b,"total":%d,"unpredicted":%d,"next_cursor":%b,"predictions":[%b]}' % (
-        head,
-        len(positions),
-        len(publication.unpredicted),
-        orjson.dumps(following),
-        b",".join(publication.rows[position] for position in page),
-    )
-    return Answer(body, "application/json", tag, headers)
-
-
-def _head(publication: Publication) -> bytes:
-    return orjson.dumps(publication_info(publication), option=orjson.OPT_UTC_Z)
