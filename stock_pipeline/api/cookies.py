@@ -7,7 +7,10 @@ from starlette.requests import HTTPConnection
 
 from stock_pipeline.config import Settings
 
-_SESSION = "stock_pipeline_session"
+SESSION, JOURNEY = "stock_pipeline_session", "stock_pipeline_journey"
+"""Names of the cookie of a session, and of the one for the way to an identity provider and back."""
+
+_MINUTES = 10
 _HOST_ONLY = "__Host-"
 """Browsers take a cookie of this prefix only over HTTPS, for one host and the whole of it."""
 
@@ -20,12 +23,12 @@ def secure(settings: Settings) -> bool:
 
 def address_of(settings: Settings) -> str:
     """Address of this service for people: as configured, else that of this machine."""
-    host = settings.services.host
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.services.host, settings.services.host)
     shown = f"[{host}]" if ":" in host else host
     return settings.access.public_url or f"http://{shown}:{settings.services.api_port}"
 
 
-def name(settings: Settings, kind: str = _SESSION) -> str:
+def name(settings: Settings, kind: str = SESSION) -> str:
     """Name of a cookie."""
     return (_HOST_ONLY if secure(settings) else "") + kind
 
@@ -45,3 +48,21 @@ def set_session(response: Response, settings: Settings, secret: str) -> None:
 def clear_session(response: Response, settings: Settings) -> None:
     """Take the session from the browser."""
     response.delete_cookie(name(settings), path="/", secure=secure(settings), httponly=True, samesite="lax")
+
+
+def set_journey(response: Response, settings: Settings, secret: str) -> None:
+    """Let the browser carry what has to be known when it comes back from an identity provider."""
+    response.set_cookie(
+        name(settings, JOURNEY),
+        secret,
+        max_age=_MINUTES * 60,
+        path="/",
+        secure=secure(settings),
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def clear_journey(response: Response, settings: Settings) -> None:
+    """Take that from the browser."""
+    response.delete_cookie(name(settings, JOURNEY), path="/", secure=secure(settings), httponly=True, samesite="lax")

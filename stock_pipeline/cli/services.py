@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from stock_pipeline.cli.console import err, out
+from stock_pipeline.cli.first_start import tell_how_to_begin
 from stock_pipeline.config import Settings
 from stock_pipeline.core.errors import ConfigurationError, PipelineError
 
@@ -131,6 +132,7 @@ def serve_all(settings: Settings) -> None:
         for service, _, _ in running:
             if service.url:
                 out.print(f"  {service.name:<10} {service.url}")
+        tell_how_to_begin(settings)
         out.print("Ctrl-C stops them all.")
         while True:
             _all_alive(running)
@@ -184,6 +186,7 @@ def serve_api(settings: Settings) -> None:
     from stock_pipeline.orchestration.bootstrap import prepare_home
 
     prepare_home(settings)
+    tell_how_to_begin(settings)
     serve(Service(settings), host=settings.services.host, port=settings.services.api_port, home=settings.home)
 
 
