@@ -26,16 +26,17 @@ from stock_pipeline.orchestration.relay_lock import alone
 from stock_pipeline.orchestration.relay_runs import RunCopier
 from stock_pipeline.storage.database import open_database, reading
 from stock_pipeline.storage.database.tables.tasks import CounterRow, TaskRow, TaskRunRow
-from stock_pipeline.storage.tasks import EventLog
+from stock_pipeline.storage.tasks import EventLog, TaskStore
 from stock_pipeline.storage.tasks.events import SEQUENCE, take_turn
 from stock_pipeline.storage.tasks.store import state_event
+from stock_pipeline.storage.tasks.wake import Waker
 
 RUNS_CURSOR = "relay:runs"
 PAGE = 200
 OVERLAP = timedelta(minutes=2)
 """Runs are looked at again for so long: the clocks of several writers need not agree to the second."""
 
-ALERT_SECONDS, LOST_SECONDS, SWEEP_SECONDS = 1.0, 15.0, 60.0
+ALERT_SECONDS, LOST_SECONDS, SWEEP_SECONDS, COPIED_SECONDS = 1.0, 15.0, 60.0, 2.0
 WISH_GRACE = timedelta(seconds=3)
 """Whoever asked for a pause or an end stops a waiting run; when that has not happened after so long, the relay does."""
 
@@ -55,6 +56,8 @@ class Relay:
         The metadata database.
     keep_days
         Runs that changed longer ago are not copied when the relay runs for the first time.
+    waker
+        Tells readers in other processes of new events.
     clock
         Seconds that only grow, for the works that are done now and then.
     """
@@ -65,12 +68,14 @@ class Relay:
         engine: Engine,
         *,
         keep_days: int = 180,
+        waker: Waker | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._instance, self._engine, self._clock = instance, engine, clock
         self._keep = timedelta(days=keep_days)
         self._copier = RunCopier(instance, engine)
-        self._events = EventLog(engine)
+        self._events, self._store = EventLog(engine), TaskStore(engine)
+        self._waker, self._newest = waker, 0
         self._open: set[str] | None = None
         self._seen: dict[str, str] = {}
         self._due: dict[str, float] = {}
@@ -97,6 +102,7 @@ class Relay:
 
     def poll(self) -> None:
         """Copy everything that is there now."""
+        began = datetime.now(UTC)
         if self._open is None:
             self._open = set(self._not_copied())
         if self._is_due("lost", LOST_SECONDS):
@@ -117,6 +123,12 @@ class Relay:
         self._carry_out_wishes()
         if self._is_due("alerts", ALERT_SECONDS):
             copy_alerts(self._engine, self._events)
+        if self._is_due("copied until", COPIED_SECONDS):
+            self._store.copied_until(began)
+        if self._waker is not None:
+            before, self._newest = self._newest, self._events.newest()
+            if self._newest > before:
+                self._waker.wake()
 
     # ---------------------------------------------------------------- runs
     def _look_at(self, record: dg.RunRecord) -> None:
@@ -214,7 +226,8 @@ def serve(settings: Settings, stop: threading.Event, report: Callable[[str], Non
         with alone(engine, settings.home, stop, lambda: report("another relay is at work; waiting")) as held:
             if held():
                 report("copying runs into tasks and events")
-                relay = Relay(instance, engine, keep_days=settings.tasks.keep_events_days)
+                waker = Waker(settings.access.redis)
+                relay = Relay(instance, engine, keep_days=settings.tasks.keep_events_days, waker=waker)
                 relay.run(stop, settings.tasks.poll_seconds, held)
 
 

@@ -64,7 +64,13 @@ class TaskRun:
 
 @dataclass(frozen=True)
 class TaskFilter:
-    """Which tasks are listed; every field that is given must match."""
+    """Which tasks are listed; every field that is given must match.
+
+    Attributes
+    ----------
+    text
+        Found in the id, kind, job, owner or parameters, whatever its case.
+    """
 
     kinds: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
@@ -73,6 +79,7 @@ class TaskFilter:
     priorities: tuple[str, ...] = ()
     created_from: datetime | None = None
     created_before: datetime | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)

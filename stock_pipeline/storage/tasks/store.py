@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, Select, delete, func, insert, or_, select, update
+from sqlalchemy import Engine, Select, Text, cast, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -19,6 +19,7 @@ from stock_pipeline.storage.tasks.records import Launched, Reservation, Task, Ta
 from stock_pipeline.storage.tasks.states import ENDED, RESTING, NotNowError, Wish, may, refuse
 
 NUMBER = "task"
+COPIED_UNTIL = "relay:copied_until"
 COMMAND_LINE = "command line"
 
 
@@ -79,6 +80,17 @@ class TaskStore:
             statement = statement.where(TaskRow.owner == owner)
         with Session(reading(self._engine)) as session:
             return session.scalar(statement) or 0
+
+    def as_of(self) -> datetime | None:
+        """Up to when what Dagster's runs did is known for sure; ``None`` where nothing was copied yet."""
+        with Session(reading(self._engine)) as session:
+            value = session.scalar(select(CounterRow.value).where(CounterRow.name == COPIED_UNTIL))
+            return None if value is None else datetime.fromisoformat(value)
+
+    def copied_until(self, moment: datetime) -> None:
+        """Note that everything up to an instant is copied."""
+        with Session(self._engine) as session, session.begin():
+            session.merge(CounterRow(name=COPIED_UNTIL, value=moment.isoformat()))
 
     def asked(self, run_id: str) -> str | None:
         """What the task of a run is to do as soon as it can: ``pause``, ``cancel`` or nothing.
@@ -303,4 +315,7 @@ def _matching(chosen: TaskFilter) -> Select[Any]:
         statement = statement.where(TaskRow.created_at >= chosen.created_from)
     if chosen.created_before is not None:
         statement = statement.where(TaskRow.created_at < chosen.created_before)
+    if chosen.text is not None:
+        places = (TaskRow.id, TaskRow.kind, TaskRow.job, TaskRow.owner, cast(TaskRow.parameters, Text))
+        statement = statement.where(or_(*(place.icontains(chosen.text, autoescape=True) for place in places)))
     return statement
