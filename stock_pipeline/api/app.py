@@ -14,9 +14,10 @@ from stock_pipeline.api.auditing import ReadCounter
 from stock_pipeline.api.background import background
 from stock_pipeline.api.bodies import BodyGuard
 from stock_pipeline.api.client import networks
+from stock_pipeline.api.console import router as console
 from stock_pipeline.api.middleware import PageCompression, RequestFrame
 from stock_pipeline.api.ready import FastPath, warm
-from stock_pipeline.api.routes import account, audit, auth, health, pages, predictions, reference, roles, users
+from stock_pipeline.api.routes import account, audit, auth, health, predictions, reference, roles, users
 from stock_pipeline.api.service import Service
 
 DESCRIPTION = """Predictions of the newest session, with intervals, risk and lineage, as the pipeline published them;
@@ -81,10 +82,10 @@ def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Se
     app.state.cookie_name = cookies.name(service.settings)
     app.state.trusted_proxies = networks(service.settings.access.trusted_proxies)
     problems.install(app)
-    for part in (predictions, auth, account, users, roles, audit, health, reference, pages):
+    for part in (predictions, auth, account, users, roles, audit, health, reference):
         app.include_router(part.router)
     reference.mount_files(app)
-    pages.mount_files(app)
+    console.install(app)
     app.add_middleware(PageCompression, minimum_size=1000, compresslevel=5)
     app.add_middleware(BodyGuard)
     app.add_middleware(FastPath)

@@ -1,0 +1,169 @@
+"""The newest publication: sorted, filtered, searched, and paged so that thousands of symbols stay fast."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import numpy as np
+import orjson
+import polars as pl
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from stock_pipeline.api.auditing import count_rows
+from stock_pipeline.api.console.charts import interval, sparkline
+from stock_pipeline.api.console.formatting import words
+from stock_pipeline.api.console.paging import Pager
+from stock_pipeline.api.console.rendering import page
+from stock_pipeline.api.dependencies import publications, require, service
+from stock_pipeline.core.errors import PipelineError
+from stock_pipeline.observability.logging import get_logger
+from stock_pipeline.storage.lake import Lake
+from stock_pipeline.storage.publication import SORTABLE, Publication
+
+router = APIRouter(include_in_schema=False)
+
+ROWS = 50
+SPARK_SESSIONS = 60
+_BARS = "market/validated_bars"
+
+_log = get_logger(__name__)
+
+
+@router.get("/", dependencies=[Depends(require("predictions:read"))])
+def newest(
+    request: Request,
+    q: Annotated[str, Query(max_length=64)] = "",
+    min_confidence: Annotated[str, Query(max_length=10)] = "",
+    sort: str = "rank",
+    order: str = "asc",
+    number: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1,
+) -> Response:
+    """Show one page of the current publication, or why there is none."""
+    cache = publications(request)
+    publication = cache.current
+    if publication is None:
+        return page(request, "predictions/none.html", title="Predictions", section="predictions", problem=cache.problem)
+    sort = sort if sort in SORTABLE else "rank"
+    descending = order == "desc"
+    confidence = _confidence(min_confidence)
+    chosen = _chosen(publication, q.strip(), confidence, sort, descending)
+    asked = {"q": q.strip(), "min_confidence": min_confidence.strip(), "sort": sort, "order": order}
+    pager = Pager.of("/", {k: v for k, v in asked.items() if v and (k, v) not in _DEFAULTS}, number, ROWS, len(chosen))
+    rows = publication.frame[chosen[pager.first : pager.first + ROWS].tolist()].to_dicts()
+    count_rows(request, len(rows))
+    return page(
+        request,
+        "predictions/list.html",
+        title="Predictions",
+        section="predictions",
+        publication=publication,
+        summary=_summary(publication),
+        age=words(publication.age(cache.clock())),
+        problem=cache.problem,
+        rows=_drawn(rows, _sparklines(service(request).lake, publication)),
+        asked=asked,
+        fault=None if confidence is not None or not min_confidence.strip() else "a number from 0 to 1",
+        sorting=lambda column, first="asc": _sorting(asked, column, first),
+        pager=pager,
+    )
+
+
+@router.get("/unpredicted", dependencies=[Depends(require("predictions:read"))])
+def unpredicted(request: Request) -> Response:
+    """Show the symbols without a prediction, and why."""
+    publication = publications(request).current
+    rows = [] if publication is None else [orjson.loads(row) for row in publication.unpredicted]
+    return page(
+        request,
+        "predictions/unpredicted.html",
+        title="Symbols without a prediction",
+        section="predictions",
+        crumbs=[("Predictions", "/"), ("Without a prediction", None)],
+        publication=publication,
+        rows=rows,
+    )
+
+
+_DEFAULTS = {("sort", "rank"), ("order", "asc")}
+
+
+def _confidence(text: str) -> float | None:
+    try:
+        value = float(text.strip().replace(",", "."))
+    except ValueError:
+        return None
+    return value if 0 <= value <= 1 else None
+
+
+def _chosen(publication: Publication, text: str, confidence: float | None, sort: str, descending: bool) -> np.ndarray:
+    positions = publication.select(min_confidence=confidence, sort=sort, descending=descending)
+    if not text:
+        return positions
+    symbols = publication.frame["symbol"].str.to_lowercase().str.contains(text.lower(), literal=True)
+    return positions[symbols.to_numpy()[positions]]
+
+
+def _sorting(asked: dict[str, str], column: str, first: str) -> dict[str, str]:
+    """Address that sorts by a column (again: the other way round), and how the column is sorted now."""
+    current = asked["sort"] == column
+    turned = {"asc": "desc", "desc": "asc"}
+    order = turned.get(asked["order"], "asc") if current else first
+    query = {k: v for k, v in {**asked, "sort": column, "order": order}.items() if v}
+    state = "" if not current else "descending" if asked["order"] == "desc" else "ascending"
+    return {"path": "/?" + urlencode(query), "state": state}
+
+
+def _summary(publication: Publication) -> dict[str, Any]:
+    kept: dict[str, Any] | None = publication.derived.get("console-summary")
+    if kept is None:
+        frame = publication.frame
+        levels = frame["fallback_level"].fill_null(0).cast(pl.Int64)
+        models = frame.select("model_name", "model_version").drop_nulls().unique().rows()
+        kept = {
+            "fallbacks": int((levels > 0).sum()),
+            "models": sorted(f"{name} {version}" for name, version in models),
+            "rising": int((frame["expected_return"] > 0).sum()),
+            "horizons": sorted(frame["horizon"].drop_nulls().unique().to_list()),
+            "confidence": frame["confidence"].median(),
+        }
+        publication.derived["console-summary"] = kept
+    return kept
+
+
+def _drawn(rows: list[dict[str, Any]], sparks: dict[str, str]) -> list[dict[str, Any]]:
+    bounds = [abs(row[name]) for row in rows for name in ("lower", "upper") if row[name] is not None]
+    reach = max(bounds, default=0.0)
+    for row in rows:
+        row["bar"] = interval(row["lower"], row["expected_return"], row["upper"], reach)
+        row["spark"] = sparks.get(row["symbol"], "")
+    return rows
+
+
+def _sparklines(lake: Lake, publication: Publication) -> dict[str, str]:
+    """Closing prices of the last sessions of each symbol, as points of a line; made once a publication."""
+    kept: dict[str, str] | None = publication.derived.get("console-sparklines")
+    if kept is None:
+        try:
+            kept = _lines(lake, publication)
+        except PipelineError as error:
+            _log.warning("no sparklines", problem=str(error))
+            return {}
+        publication.derived["console-sparklines"] = kept
+    return kept
+
+
+def _lines(lake: Lake, publication: Publication) -> dict[str, str]:
+    from datetime import timedelta
+
+    if not lake.exists(_BARS):
+        return {}
+    start = publication.session - timedelta(days=SPARK_SESSIONS * 3 // 2)
+    bars = lake.read(_BARS, start=start, end=publication.session, columns=["symbol", "session", "close", "adj_factor"])
+    closes = (
+        bars.with_columns(close=pl.col("close") * pl.col("adj_factor").fill_null(1.0))
+        .filter(pl.col("close").is_finite())
+        .group_by("symbol", maintain_order=True)
+        .agg(pl.col("close").tail(SPARK_SESSIONS))
+    )
+    return {symbol: sparkline(values) for symbol, values in closes.iter_rows()}
