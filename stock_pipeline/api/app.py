@@ -17,8 +17,9 @@ from stock_pipeline.api.client import networks
 from stock_pipeline.api.console import router as console
 from stock_pipeline.api.middleware import PageCompression, RequestFrame
 from stock_pipeline.api.ready import FastPath, warm
-from stock_pipeline.api.routes import account, audit, auth, health, predictions, reference, roles, users
+from stock_pipeline.api.routes import account, audit, auth, events, health, predictions, reference, roles, tasks, users
 from stock_pipeline.api.service import Service
+from stock_pipeline.api.streams.live import Live
 
 DESCRIPTION = """Predictions of the newest session, with intervals, risk and lineage, as the pipeline published them;
 the models, back-tests, tasks and events behind them; and who may see and do what.
@@ -29,6 +30,8 @@ with `POST /api/account/keys`. Errors are problem documents (RFC 9457). Lists ar
 
 TAGS = [
     {"name": "predictions", "description": "What was published"},
+    {"name": "tasks", "description": "Work that was asked for, and how far it is"},
+    {"name": "events", "description": "What happens, in order"},
     {"name": "authentication", "description": "Log-in, tokens, passwords, the second factor"},
     {"name": "account", "description": "One's own sessions and keys"},
     {"name": "users", "description": "Everybody's accounts"},
@@ -62,7 +65,8 @@ def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Se
         running = background(service, reads, poll_seconds=poll_seconds)
         await run_in_threadpool(running.__enter__)
         try:
-            yield
+            async with app.state.live.running():
+                yield
         finally:
             await run_in_threadpool(running.__exit__, None, None, None)
 
@@ -79,10 +83,11 @@ def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Se
     app.state.service = service
     app.state.publications = service.publications
     app.state.reads = reads
+    app.state.live = Live(service.events, service.settings.access.limits.streams, service.settings.access.redis)
     app.state.cookie_name = cookies.name(service.settings)
     app.state.trusted_proxies = networks(service.settings.access.trusted_proxies)
     problems.install(app)
-    for part in (predictions, auth, account, users, roles, audit, health, reference):
+    for part in (predictions, tasks, events, auth, account, users, roles, audit, health, reference):
         app.include_router(part.router)
     reference.mount_files(app)
     console.install(app)

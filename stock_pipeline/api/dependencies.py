@@ -159,13 +159,21 @@ def publications(request: Request) -> PublicationCache:
     return cache
 
 
-async def no_repeats(request: Request) -> None:
-    """Refuse a query parameter that is given twice, except ``symbol``: which one counts would be a guess."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    for name in dict.fromkeys(names):
-        if name != "symbol" and names.count(name) > 1:
-            errors = [{"parameter": name, "message": "given more than once", "value": None}]
-            raise ProblemError(422, "invalid-parameters", f"{name}: given more than once", errors=errors)
+def no_repeats_but(*lists: str) -> Callable[..., Any]:
+    """Return a dependency that refuses parameters given twice, except these: which one counts would be a guess."""
+
+    async def check(request: Request) -> None:
+        names = [name for name, _ in request.query_params.multi_items()]
+        for name in dict.fromkeys(names):
+            if name not in lists and names.count(name) > 1:
+                errors = [{"parameter": name, "message": "given more than once", "value": None}]
+                raise ProblemError(422, "invalid-parameters", f"{name}: given more than once", errors=errors)
+
+    return check
+
+
+no_repeats = no_repeats_but("symbol")
+"""The dependency of most routes."""
 
 
 def _credentials(request: HTTPConnection) -> tuple[str | None, str | None, str | None]:

@@ -6,13 +6,22 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
 
 from stock_pipeline.api.app import create_app
 from stock_pipeline.api.service import Service
 from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline.observability.logging import Level, configure_logging, get_logger
 
+if TYPE_CHECKING:
+    import uvicorn
+
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+STOP_SECONDS = 5
+LARGEST_MESSAGE = 65_536
+"""Bytes of a WebSocket message that are read at all; larger ones end the connection unread."""
 
 
 def serve(
@@ -48,17 +57,39 @@ def serve(
     ConfigurationError
         The address is in use or not of this machine.
     """
-    import uvicorn
-
     configure_logging(home, component="api", level=log_level, console=console)
     if allowed_hosts is None and is_loopback(host):
         allowed_hosts = LOOPBACK_NAMES
     app = create_app(service, poll_seconds=poll_seconds, allowed_hosts=allowed_hosts)
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, proxy_headers=False)
     with _listen(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         get_logger(__name__).info("serving", address=f"http://{shown}:{listening.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listening])
+        server_of(app).run(sockets=[listening])
+
+
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """The server of an application.
+
+    Messages of WebSockets are small and many: they are not compressed, which would cost more than it saves. Live
+    connections end with the service, it does not wait for them.
+    """
+    import uvicorn
+
+    from stock_pipeline.api.patience import PatientHttp, PatientWebSocket
+
+    config = uvicorn.Config(
+        app,
+        http=PatientHttp,
+        ws=PatientWebSocket,
+        ws_max_size=LARGEST_MESSAGE,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+    )
+    return uvicorn.Server(config)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,69 @@
+"""Connections of clients that take nothing: they are cut, however the application waits for them.
+
+A client that stops reading fills the buffers of its connection, and from then on every sending waits. Without a limit
+it would keep its connection, and what is written for it, for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+PATIENCE_SECONDS = 30.0
+"""How long a client may take nothing."""
+
+
+class PatientHttp(HttpToolsProtocol):
+    """HTTP with a limit of patience."""
+
+    _patience: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """Begin to lose patience."""
+        self._patience = self.loop.call_later(PATIENCE_SECONDS, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client takes something."""
+        _stop(self._patience)
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        _stop(self._patience)
+        super().connection_lost(exc)
+
+
+class PatientWebSocket(WebSocketsSansIOProtocol):
+    """WebSocket with a limit of patience, which says why it ends also to a client that takes nothing at the moment."""
+
+    _patience: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """Begin to lose patience."""
+        self._patience = self.loop.call_later(PATIENCE_SECONDS, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client takes something."""
+        _stop(self._patience)
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        _stop(self._patience)
+        super().connection_lost(exc)
+
+    async def send(self, message: Any) -> None:
+        """Send; a close frame is small and does not wait until there is room."""
+        if message["type"] == "websocket.close" and self.handshake_complete:
+            self.writable.set()
+        await super().send(message)
+
+
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
