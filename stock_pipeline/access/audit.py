@@ -155,6 +155,11 @@ class Audit:
         with Session(self.engine) as own, own.begin():
             return self._append(own, entry)
 
+    def wait_for_turn(self, session: Session) -> None:
+        """Let no other transaction add an entry before this one ends, so that what it reads of the trail stays so."""
+        self.files.key(may_make=lambda: not session.scalar(select(func.count()).select_from(AuditRow)))
+        self._head(session)
+
     def entries(
         self, filters: AuditFilter | None = None, after: int | None = None, limit: int = 100
     ) -> list[AuditEntry]:
