@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from stock_pipeline.access import versions
 from stock_pipeline.access.permissions import VIEWER
 from stock_pipeline.access.principal import AccessError, Origin, Principal
+from stock_pipeline.access.secret_text import digest, printable
 from stock_pipeline.storage.database import reading
 from stock_pipeline.storage.database.tables.accounts import AccountRow, SessionRow
 
@@ -57,6 +58,8 @@ class Account:
     password_changed_at: datetime | None
     has_password: bool
     second_factor: bool
+    password_mark: str = field(default="", repr=False)
+    """Changes with the password."""
 
 
 class Accounts:
@@ -184,7 +187,7 @@ class Accounts:
         if after is not None:
             query = query.where(AccountRow.id > after)
         if search:
-            query = query.where(AccountRow.name_key.contains(key_of(search), autoescape=True))
+            query = query.where(AccountRow.name_key.contains(key_of(printable(search)), autoescape=True))
         with Session(reading(self._access.engine)) as session:
             given = self._access.roles.given_to_all(session)
             return [self._account(session, row, given.get(row.id, ())) for row in session.scalars(query)]
@@ -289,9 +292,11 @@ class Accounts:
 
     def row(self, session: Session, name: str) -> AccountRow:
         """Row of an account inside a transaction; `AccessError` 404 where there is none."""
-        row = session.scalar(select(AccountRow).where(AccountRow.name_key == key_of(name)))
+        row = None
+        if NAME.fullmatch(name):
+            row = session.scalar(select(AccountRow).where(AccountRow.name_key == key_of(name)))
         if row is None:
-            raise _missing(name)
+            raise _missing(name[:80])
         return row
 
     def note(self, session: Session, action: str, row: AccountRow, by: Principal | str, origin: Origin | None) -> None:
@@ -365,6 +370,7 @@ class Accounts:
             password_changed_at=row.password_changed_at,
             has_password=row.password_hash is not None,
             second_factor=row.totp_confirmed_at is not None,
+            password_mark=mark_of(row.password_hash),
         )
 
 
@@ -385,6 +391,11 @@ def check_name(name: str) -> None:
             allowed="1 to 64 of A-Z a-z 0-9 . _ - @, beginning with a letter or digit; "
             f"none of {', '.join(sorted(RESERVED))}",
         )
+
+
+def mark_of(password_hash: str | None) -> str:
+    """Something that changes with a stored hash and tells nothing of it."""
+    return "" if password_hash is None else digest(password_hash)
 
 
 def key_of(name: str) -> str:

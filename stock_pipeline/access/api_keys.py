@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session
 from stock_pipeline.access import versions
 from stock_pipeline.access.gate import KEY_PREFIX
 from stock_pipeline.access.principal import AccessError, Origin, Principal
-from stock_pipeline.access.secret_text import digest, new_secret
-from stock_pipeline.access.sessions import printable
+from stock_pipeline.access.secret_text import digest, new_secret, printable
 from stock_pipeline.storage.database import reading
 from stock_pipeline.storage.database.tables.accounts import AccountRow, ApiKeyRow
 

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from stock_pipeline.access.accounts import NAME, RESERVED, Account, key_of
 from stock_pipeline.access.logins import LogIn
 from stock_pipeline.access.principal import AccessError, Origin
-from stock_pipeline.access.secret_text import LONGEST
+from stock_pipeline.access.secret_text import LONGEST, printable
 from stock_pipeline.config.access import OidcSettings
 from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline.observability.logging import get_logger
@@ -214,7 +214,8 @@ class Oidc:
             claims.validate(now=int(self._access.clock().timestamp()), leeway=_LEEWAY)
         except (JoseError, ValueError, TypeError, KeyError) as error:
             raise _wrong("the ID token is not valid") from error
-        if not isinstance(claims["sub"], str) or not 1 <= len(claims["sub"]) <= 255:
+        subject = claims["sub"]
+        if not isinstance(subject, str) or not 1 <= len(subject) <= 255 or printable(subject) != subject:
             raise _wrong("the ID token names nobody")
         return dict(claims)
 

@@ -21,7 +21,7 @@ _LEET = str.maketrans("@4301!$57+", "aaeoiisstt")
 _TAIL = re.compile(r"[\W\d_]+$")
 _HEAD = re.compile(r"^[\W\d_]+")
 _ROWS = (
-    "abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuiopasdfghjklzxcvbnm", "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p",
+    "abcdefghijklmnopqrstuvwxyz", "1234567890", "qwertyuiopasdfghjklzxcvbnm", "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p",
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ class Passwords:
     def hash(self, password: str) -> str:
         """Hash of a password."""
         with self._turns:
-            return self._hasher.hash(_normal(password))
+            return self._hasher.hash(_bytes(_normal(password)))
 
     def verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
         """Compare a password with a stored hash.
@@ -86,7 +86,7 @@ class Passwords:
             text = text[: self._settings.max_length]
             stored = None
         with self._turns:
-            right, renewed = self._hasher.verify_and_update(text, stored or self._nobody)
+            right, renewed = self._hasher.verify_and_update(_bytes(text), stored or self._nobody)
         return (right, renewed) if stored else (False, None)
 
     @cached_property
@@ -98,6 +98,11 @@ class Passwords:
 def _normal(password: str) -> str:
     """One form of texts that look the same, whatever keyboard they come from."""
     return unicodedata.normalize("NFKC", password)
+
+
+def _bytes(text: str) -> bytes:
+    """A password as it is hashed; half characters are in no stored one."""
+    return text.encode("utf-8", "replace")
 
 
 def _weak(rule: str, what: str, allowed: str) -> AccessError:
@@ -125,10 +130,10 @@ def _is_row(password: str) -> bool:
 
 def _is_common(password: str) -> bool:
     """Whether a password is a common one, also with digits around it, letters exchanged for signs, or said twice."""
-    known = _common()
-    forms = {password, password.translate(_LEET)}
-    forms |= {_HEAD.sub("", _TAIL.sub("", form)) for form in forms} | {_TAIL.sub("", password).translate(_LEET)}
-    forms |= {form[: len(form) // 2] for form in forms if form and form == form[: len(form) // 2] * 2}
+    known, tailless = _common(), _TAIL.sub("", password)
+    forms = {password, tailless, _HEAD.sub("", password), _HEAD.sub("", tailless)}
+    forms |= {form.translate(_LEET) for form in forms}
+    forms |= {form[: len(form) // 2] for form in forms if form == form[: len(form) // 2] * 2}
     forms |= {form.replace(" ", "") for form in forms}
     return any(form in known for form in forms)
 
@@ -136,4 +141,6 @@ def _is_common(password: str) -> bool:
 @lru_cache(maxsize=1)
 def _common() -> frozenset[str]:
     text = files("stock_pipeline.access").joinpath("data/common_passwords.txt").read_text(encoding="utf-8")
-    return frozenset(text.split("\n\n", 1)[1].split())
+    entries = text.split("\n\n", 1)[1].split()
+    words = {_TAIL.sub("", entry) for entry in entries}
+    return frozenset(entries) | {word for word in words if len(word) >= 6}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from stock_pipeline.access import versions
 from stock_pipeline.access.principal import AccessError, Origin, Principal
-from stock_pipeline.access.secret_text import digest, new_secret
+from stock_pipeline.access.secret_text import digest, new_secret, printable
 from stock_pipeline.storage.database import reading
 from stock_pipeline.storage.database.tables.accounts import AccountRow, RefreshTokenRow, SessionRow, TicketRow
 
@@ -244,8 +243,3 @@ def device(user_agent: str) -> str:
     if browser and system:
         return f"{browser} on {system}"
     return browser or system or user_agent[:60] or "unknown"
-
-
-def printable(text: str) -> str:
-    """A header without control characters, so that it can be shown and stored."""
-    return re.sub(r"[\x00-\x1f\x7f]", " ", text)
