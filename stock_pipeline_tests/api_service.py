@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,35 @@ def add_account(app: FastAPI, name: str, role: str | None) -> Account:
         return accounts.get(name)
     except AccessError:
         return accounts.create(name, password=PASSWORD, roles=(role,) if role else (), by="system")
+
+
+class Clock:
+    """The present instant, as a test wants it."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, **time: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(**time)
+
+
+def with_clock(app: FastAPI, clock: Clock) -> FastAPI:
+    """Let an application that has not been used yet go by a test's clock."""
+    app.state.service.access.clock = clock
+    return app
+
+
+def problem(response: Any, status: int, kind: str) -> dict[str, Any]:
+    """Check that an answer is a problem document of a status and kind, and return it."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["status"] == status
+    assert body["type"] == f"urn:stock-pipeline:problem:{kind}"
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert body["detail"]
+    return body

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from stock_pipeline.api.schemas import PredictionDetail, PredictionPage, UnpredictedList
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.publication import PUBLISHED, PublicationCache
-from stock_pipeline_tests.api_service import app_for, signed_in
+from stock_pipeline_tests.api_service import app_for, problem, signed_in
 from stock_pipeline_tests.published import SESSIONS, publish, publish_unpredicted
 
 
@@ -29,17 +29,6 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 def client(lake: Lake):
     with signed_in(app_for(lake, poll_seconds=60)) as made:
         yield made
-
-
-def problem(response, status: int, kind: str) -> dict:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
-    assert body["status"] == status
-    assert body["type"] == f"urn:stock-pipeline:problem:{kind}"
-    assert body["request_id"] == response.headers["x-request-id"]
-    assert body["detail"]
-    return body
 
 
 @pytest.mark.requirement("A1", "P5", "R1.2")
