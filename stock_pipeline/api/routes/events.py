@@ -64,6 +64,7 @@ def list_events(request: Request, query: Annotated[EventQuery, Query()]) -> Resp
     "/api/events/stream",
     summary="Events as they happen (Server-Sent Events)",
     dependencies=READ,
+    status_code=200,
     response_class=EventStream,
     responses={
         200: {
