@@ -17,7 +17,27 @@ from stock_pipeline.api.client import networks
 from stock_pipeline.api.console import router as console
 from stock_pipeline.api.middleware import PageCompression, RequestFrame
 from stock_pipeline.api.ready import FastPath, warm
-from stock_pipeline.api.routes import account, audit, auth, events, health, predictions, reference, roles, tasks, users
+from stock_pipeline.api.routes import (
+    account,
+    alerts,
+    audit,
+    auth,
+    backtests,
+    events,
+    health,
+    models,
+    predictions,
+    quality,
+    reference,
+    reports,
+    requested,
+    risk,
+    roles,
+    strategies,
+    symbols,
+    tasks,
+    users,
+)
 from stock_pipeline.api.service import Service
 from stock_pipeline.api.streams.live import Live
 
@@ -29,10 +49,23 @@ with `POST /api/account/keys`. Errors are problem documents (RFC 9457). Lists ar
 """
 
 TAGS = [
-    {"name": "predictions", "description": "What was published"},
+    {"name": "predictions", "description": "What was published, and what is asked for"},
+    {
+        "name": "models",
+        "description": "Versions, figures, cards, and which one is champion",
+    },
+    {"name": "backtests", "description": "Strategies on real prices after costs"},
+    {"name": "quality", "description": "What became of the data, and why"},
+    {"name": "risk", "description": "Volatility, value at risk, expected shortfall"},
+    {"name": "symbols", "description": "Everything about one symbol"},
+    {"name": "alerts", "description": "What is wrong now, and what was"},
+    {"name": "reports", "description": "Pages for people"},
     {"name": "tasks", "description": "Work that was asked for, and how far it is"},
     {"name": "events", "description": "What happens, in order"},
-    {"name": "authentication", "description": "Log-in, tokens, passwords, the second factor"},
+    {
+        "name": "authentication",
+        "description": "Log-in, tokens, passwords, the second factor",
+    },
     {"name": "account", "description": "One's own sessions and keys"},
     {"name": "users", "description": "Everybody's accounts"},
     {"name": "roles", "description": "Who may do what"},
@@ -41,7 +74,12 @@ TAGS = [
 ]
 
 
-def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Sequence[str] | None = None) -> FastAPI:
+def create_app(
+    service: Service,
+    *,
+    poll_seconds: float = 1.0,
+    allowed_hosts: Sequence[str] | None = None,
+) -> FastAPI:
     """Build the application.
 
     Parameters
@@ -83,17 +121,46 @@ def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Se
     app.state.service = service
     app.state.publications = service.publications
     app.state.reads = reads
-    app.state.live = Live(service.events, service.settings.access.limits.streams, service.settings.access.redis)
+    app.state.live = Live(
+        service.events,
+        service.settings.access.limits.streams,
+        service.settings.access.redis,
+    )
     app.state.cookie_name = cookies.name(service.settings)
     app.state.trusted_proxies = networks(service.settings.access.trusted_proxies)
     problems.install(app)
-    for part in (predictions, tasks, events, auth, account, users, roles, audit, health, reference):
+    for part in (
+        predictions,
+        requested,
+        models,
+        backtests,
+        strategies,
+        quality,
+        risk,
+        symbols,
+        alerts,
+        reports,
+        tasks,
+        events,
+        auth,
+        account,
+        users,
+        roles,
+        audit,
+        health,
+        reference,
+    ):
         app.include_router(part.router)
+    app.include_router(backtests.singular)
     reference.mount_files(app)
     console.install(app)
     app.add_middleware(PageCompression, minimum_size=1000, compresslevel=5)
     app.add_middleware(BodyGuard)
     app.add_middleware(FastPath)
-    app.add_middleware(RequestFrame, allowed_hosts=allowed_hosts, https_only=cookies.secure(service.settings))
+    app.add_middleware(
+        RequestFrame,
+        allowed_hosts=allowed_hosts,
+        https_only=cookies.secure(service.settings),
+    )
     contract.complete(app)
     return app

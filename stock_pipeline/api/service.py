@@ -10,6 +10,9 @@ from sqlalchemy import Engine
 
 from stock_pipeline.access.facade import Access
 from stock_pipeline.api.dagster_client import DagsterClient, RunControl, dagster_address
+from stock_pipeline.api.reading.backtests import Results
+from stock_pipeline.api.reading.market import Market
+from stock_pipeline.api.reading.models import Models
 from stock_pipeline.api.task_checks import RequestChecks
 from stock_pipeline.api.task_service import TaskService
 from stock_pipeline.config import Settings
@@ -20,6 +23,7 @@ from stock_pipeline.storage.model_registry import ModelRegistry
 from stock_pipeline.storage.outbox import AlertOutbox
 from stock_pipeline.storage.publication import PublicationCache
 from stock_pipeline.storage.tasks import EventLog, TaskStore
+from stock_pipeline.storage.tasks.wake import Waker
 
 
 @dataclass
@@ -77,7 +81,8 @@ class Service:
     def tasks(self) -> TaskService:
         """Tasks."""
         checks = RequestChecks(self.settings, self.lake, self.publications)
-        return TaskService(self.settings, TaskStore(self.database), self.runs, checks)
+        waker = Waker(self.settings.access.redis)
+        return TaskService(self.settings, TaskStore(self.database), self.runs, checks, waker.wake)
 
     @cached_property
     def access(self) -> Access:
@@ -90,6 +95,21 @@ class Service:
             outbox=self.alert_outbox,
             timezone=SessionCalendar(self.settings.market.calendar).timezone,
         )
+
+    @cached_property
+    def market(self) -> Market:
+        """What the tables say about the market."""
+        return Market(self.lake)
+
+    @cached_property
+    def models(self) -> Models:
+        """Versions of models, and decisions about them."""
+        return Models(self.model_registry, self.settings, self.lake)
+
+    @cached_property
+    def backtests(self) -> Results:
+        """Results of back-tests."""
+        return Results(self.reports)
 
     @property
     def reports(self) -> Path:
