@@ -54,7 +54,7 @@ FROM, TO = "stock_pipeline/from", "stock_pipeline/to"
 FAMILIES = "stock_pipeline/families"
 """Run tag: of the families in the range, train only these (names separated by commas)."""
 
-REQUEST_OPS = {"predict": "load_inputs", "backtest": "check_request"}
+REQUEST_OPS = {"predict": "check_symbols", "backtest": "check_request"}
 """The step of each job on request whose configuration is the request."""
 
 

@@ -21,14 +21,14 @@ warnings.filterwarnings("ignore", category=PreviewWarning)
 
 def build_definitions(platform: Platform) -> dg.Definitions:
     """Build assets, checks, jobs, schedules and sensors of one configuration."""
-    from stock_pipeline.orchestration import exclusive, jobs, schedules, sensors
+    from stock_pipeline.orchestration import exclusive, jobs, schedules, sensors, task_jobs
     from stock_pipeline.orchestration.assets import backtests, features, market, models, predictions, risk
     from stock_pipeline.orchestration.pausing import Wishes
 
     modules = (market, features, risk, models, predictions, backtests)
     return dg.Definitions(
         assets=[asset for module in modules for asset in module.build(platform)],
-        jobs=jobs.build(platform.settings.market.name),
+        jobs=[*jobs.build(platform.settings.market.name), *task_jobs.build(platform)],
         schedules=schedules.build(platform),
         sensors=sensors.build(platform),
         executor=exclusive.executor(platform.settings.home, Wishes(lambda: platform.database)),

@@ -12,6 +12,7 @@ import polars as pl
 from stock_pipeline.core.errors import DataError
 from stock_pipeline.orchestration.metadata import frame_metadata, table_metadata, up_to_date
 from stock_pipeline.orchestration.partitions import rebuild, window
+from stock_pipeline.orchestration.progress import Reporter
 from stock_pipeline.orchestration.resources import Platform
 
 
@@ -48,6 +49,7 @@ def derive(
         context.log.info("%s is up to date", table)
         return up_to_date(platform.lake.version(table))
     start, rows, metadata = plan.start, 0, {}
+    progress, years = Reporter(context.log.info), _years(inputs, plan.start, plan.end)
     for piece, last in _with_last(compute(plan.start, plan.end)):
         end: Any = plan.end if last else piece["session"].max()
         if rows == 0 and _has_other_columns(platform, table, piece):
@@ -55,12 +57,21 @@ def derive(
         version = platform.lake.write_sessions(table, piece, start=start, end=end, metadata={"run_id": context.run_id})
         rows += piece.height
         metadata = frame_metadata(piece, version=version)
+        if years and not last:
+            progress("year", sum(year <= end.year for year in years), len(years), table)
         start = end + timedelta(days=1) if end < date.max else end
     platform.watermarks.record(table, plan, parameters)
     metadata |= table_metadata(platform.lake, table, rows) if metadata else {}
     metadata["first_session"] = str(plan.start)
     context.log.info("%s: %s rows for %s to %s", table, rows, plan.start, plan.end)
     return metadata
+
+
+def _years(inputs: Mapping[str, pl.DataFrame], start: date, end: date) -> list[int]:
+    """The years of the inputs that are computed: a plan may be open to both sides."""
+    sessions = [frame["session"].dt.year() for frame in inputs.values() if "session" in frame.columns]
+    known = pl.concat(sessions).unique().sort().to_list() if sessions else []
+    return [year for year in known if start.year <= year <= end.year]
 
 
 def _has_other_columns(platform: Platform, table: str, piece: pl.DataFrame) -> bool:

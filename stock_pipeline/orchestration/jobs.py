@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dagster as dg
 
+from stock_pipeline.config.launches import KIND
+from stock_pipeline.config.tasks import JOBS
 from stock_pipeline.orchestration.exclusive import BACKTESTS, DATA, WRITES
+from stock_pipeline.orchestration.task_jobs import MAX_RETRIES
 
 DATA_GROUPS = ("market", "features", "risk")
 MAX_RUNTIME = {"prepare": 4 * 3600, "nightly": 2 * 3600, "weekly_retrain": 4 * 3600, "backtest": 2 * 3600}
 """Time limits in seconds; Dagster's run monitoring ends a run that exceeds its own."""
+
+KINDS = {job: kind for kind, job in JOBS.items()} | {"backtest": "backtests"}
+"""The kind of task that a run of each job is; the configured back-tests are no kind that one asks for."""
 
 
 def build(market: str) -> list[dg.UnresolvedAssetJobDefinition]:
@@ -43,5 +49,10 @@ def _job(name: str, selection: dg.AssetSelection, description: str, writes: str)
         name,
         selection,
         description=description,
-        tags={"dagster/max_runtime": str(MAX_RUNTIME[name]), "stock_pipeline/kind": name, WRITES: writes},
+        tags={
+            "dagster/max_runtime": str(MAX_RUNTIME[name]),
+            "dagster/max_retries": MAX_RETRIES,
+            KIND: KINDS[name],
+            WRITES: writes,
+        },
     )

@@ -9,9 +9,13 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import polars as pl
 
+from stock_pipeline.config.launches import KIND
 from stock_pipeline.core.errors import PipelineError
-from stock_pipeline.orchestration import inputs, scoring
+from stock_pipeline.orchestration import inputs, scoring, work_files
 from stock_pipeline.orchestration.resources import Platform
+from stock_pipeline.orchestration.task_jobs import backtest_folder, predictions_folder
+from stock_pipeline.storage.tasks import EventLog, TaskFilter, TaskStore
+from stock_pipeline.storage.tasks.states import RESTING
 
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 OLD_VERSIONS_DAYS = 30
@@ -41,8 +45,8 @@ def maintenance_job(platform: Platform) -> dg.JobDefinition:
             raise dg.Failure(f"these tables could not be tidied: {', '.join(failed)}")
 
     @dg.op(
-        description="Forget ended runs, their logs, reports on request and settled alerts beyond the configured age; "
-        "the newest materialisation of every asset and partition stays.",
+        description="Forget ended runs with their tasks and logs, reports on request, settled alerts and events "
+        "beyond the configured age; the newest materialisation of every asset and partition stays.",
     )
     def forget_the_past(context: dg.OpExecutionContext) -> None:
         before = datetime.now(UTC) - timedelta(days=platform.settings.schedules.keep_runs_days)
@@ -50,6 +54,9 @@ def maintenance_job(platform: Platform) -> dg.JobDefinition:
             "runs": forget_runs(context.instance, before),
             "reports": forget_reports(platform, before),
             "alerts": platform.alert_outbox.purge(before),
+            "unfinished_work": work_files.remove_old(platform.settings.home, before),
+            "tasks": forget_tasks(platform, context.instance),
+            "events": forget_events(platform),
         }
         context.log.info("forgotten from before %s: %s", before.date(), figures)
         context.add_output_metadata(figures)
@@ -57,7 +64,7 @@ def maintenance_job(platform: Platform) -> dg.JobDefinition:
     @dg.job(
         name="maintenance",
         description="Compaction, vacuum and retention.",
-        tags={"dagster/max_runtime": "7200", "stock_pipeline/kind": "maintenance"},
+        tags={"dagster/max_runtime": "7200", KIND: "maintenance"},
     )
     def maintenance() -> None:
         tidy_lake()
@@ -96,10 +103,31 @@ def forget_runs(instance: dg.DagsterInstance, before: datetime) -> int:
     return len(old)
 
 
+def forget_tasks(platform: Platform, instance: dg.DagsterInstance) -> int:
+    """Forget tasks that rest and whose runs are gone; returns how many. Their events stay until they are old."""
+    store, after, forgotten = TaskStore(platform.database), None, 0
+    while page := store.list(TaskFilter(states=tuple(RESTING)), after, 200):
+        after = page[-1].number
+        for task in page:
+            runs = [run.run_id for run in store.runs(task.id)]
+            if instance.get_runs_count(dg.RunsFilter(run_ids=[*runs, task.run_id])) == 0:
+                if task.state == "paused":
+                    store.ask(task.id, "cancel", "maintenance")
+                forgotten += store.forget(task.id)
+    return forgotten
+
+
+def forget_events(platform: Platform) -> int:
+    """Forget events that are older than the configuration keeps them; returns how many."""
+    before = datetime.now(UTC) - timedelta(days=platform.settings.tasks.keep_events_days)
+    return EventLog(platform.database).purge(before)
+
+
 def forget_reports(platform: Platform, before: datetime) -> int:
-    """Delete reports of back-tests on request that were written before an instant; returns how many files."""
-    folder = platform.reports / "backtests" / "on_request"
-    old = [path for path in folder.glob("*") if path.is_file() and path.stat().st_mtime < before.timestamp()]
+    """Delete what was made on request before an instant: reports of back-tests, predictions; returns how many files."""
+    folders = (backtest_folder(platform), predictions_folder(platform))
+    files = [path for folder in folders for path in folder.glob("*") if path.is_file()]
+    old = [path for path in files if path.stat().st_mtime < before.timestamp()]
     for path in old:
         path.unlink()
     return len(old)

@@ -11,6 +11,7 @@ import polars as pl
 
 from stock_pipeline.orchestration import plots
 from stock_pipeline.orchestration.partitions import table_name
+from stock_pipeline.orchestration.relay_records import RESULT
 from stock_pipeline.storage.lake import Lake
 
 
@@ -59,6 +60,18 @@ def figures_table(figures: Mapping[str, Mapping[str, float | None]]) -> str:
     rows = [{"model": name, **{figure: found.get(figure) for figure in FIGURES}} for name, found in figures.items()]
     schema = {"model": pl.String, **dict.fromkeys(FIGURES, pl.Float64)}
     return markdown_table(pl.DataFrame(rows, schema=schema))
+
+
+def task_result(**values: Any) -> dict[str, Any]:
+    """Metadata that becomes part of the result of the task that the run belongs to; plain JSON values."""
+    return {RESULT: dg.MetadataValue.json(values)}
+
+
+def sessions_result(computed: pl.Series | None) -> dict[str, Any]:
+    """Which sessions a run has computed again, as part of its task's result."""
+    if computed is None or computed.is_empty():
+        return task_result(sessions=0, first=None, last=None)
+    return task_result(sessions=computed.n_unique(), first=str(computed.min()), last=str(computed.max()))
 
 
 def up_to_date(version: int | None) -> dict[str, Any]:

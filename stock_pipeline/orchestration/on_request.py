@@ -1,25 +1,28 @@
-"""What people ask for outside the schedule: predictions of some symbols, a back-test of some parameters.
+"""What people ask for on the command line: predictions of some symbols, a back-test of some parameters.
 
-Each request is a Dagster run of its own job, so that it is seen, kept and timed like all other work.
+Each request is a run of the job that the service launches for the same request, executed in this process.
 """
 
+from __future__ import annotations
+
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import polars as pl
 import yaml
 
 from stock_pipeline.config import Settings
+from stock_pipeline.config.launches import LaunchSpec, launch_spec
 from stock_pipeline.config.layers import parse_yaml
+from stock_pipeline.config.tasks import BacktestRequest
 from stock_pipeline.core.backtesting.result import BacktestResult
-from stock_pipeline.core.errors import ConfigurationError, NotFoundError
-from stock_pipeline.orchestration import backtesting, scoring
+from stock_pipeline.core.errors import ConfigurationError
+from stock_pipeline.orchestration import task_jobs, task_requests, work_files
 from stock_pipeline.orchestration.bootstrap import open_instance
 from stock_pipeline.orchestration.exclusive import BACKTESTS, sole_writer
-from stock_pipeline.orchestration.partitions import table_name
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import run_job
 
@@ -40,42 +43,16 @@ def predict_symbols(
         There are no bars, or a symbol is unknown.
     """
     platform, instance = Platform(settings), open_instance(settings)
-    if not platform.lake.exists("market/validated_bars"):
-        raise NotFoundError("there are no bars yet", fix="run `stock-pipeline run` first")
-    data = scoring.load_data(platform)
-    known = set(data.bars["symbol"].unique().to_list())
-    unknown = sorted(set(symbols) - known)
-    if unknown:
-        raise NotFoundError("there are no bars of these symbols", value=unknown, allowed=_some(sorted(known)))
-    found: dict[str, pl.DataFrame] = {}
-
-    @dg.op
-    def predict(context: dg.OpExecutionContext) -> None:
-        newest = data.bars["session"].max()
-        assert isinstance(newest, date)
-        choice = scoring.choose_rung(platform, data, [newest])
-        context.log.info("predicted by the %s", choice.name)
-        history = scoring.current(platform).filter(pl.col("session") < newest)
-        scored = scoring.score_sessions(platform, data, choice, [newest], history=history)
-        extra = scoring.score_sessions(platform, data, choice, [newest], history=history, symbols=symbols)
-        wanted = pl.col("symbol").is_in(list(symbols))
-        found["predictions"] = scored.predictions.filter(wanted)
-        found["unpredicted"] = pl.concat([scored.unpredicted.filter(wanted), extra.unpredicted.filter(wanted)]).unique(
-            ["symbol", "session"], keep="first", maintain_order=True
-        )
-        context.add_output_metadata({"symbols": len(symbols), "predicted": found["predictions"].height})
-
-    @dg.job(name="predict_on_request", tags={"stock_pipeline/kind": "predict"})
-    def job() -> None:
-        predict()
-
-    run_job(job, instance, {"stock_pipeline/symbols": ",".join(symbols)[:200]}, report)
-    missing = found["unpredicted"].join(found["predictions"], on=["symbol", "session"], how="anti")
-    return found["predictions"].sort("rank"), missing
-
-
-def _some(names: Sequence[str], count: int = 20) -> str:
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+    task_requests.check_known(platform, symbols)
+    request = task_requests.predict_request(task_requests.PredictConfig(symbols=list(dict.fromkeys(symbols))))
+    launch = launch_spec(settings, "predict", request)
+    outcome = run_job(task_jobs.predict_job(platform), instance, _tags(launch), report, launch.run_config)
+    try:
+        place = work_files.folder(settings.home, outcome.run_id)
+        predictions = work_files.read_frame(place / task_jobs.PREDICTIONS)
+        return predictions, work_files.read_frame(place / task_jobs.UNPREDICTED)
+    finally:
+        work_files.remove(settings.home, outcome.run_id)
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
@@ -104,33 +81,21 @@ def backtest_strategy(
 ) -> tuple[BacktestResult, Path]:
     """Back-test a strategy and write its report beside those of the configured ones."""
     platform, instance = Platform(settings), open_instance(settings)
-    if not platform.lake.exists("market/validated_bars"):
-        raise NotFoundError("there are no bars yet", fix="run `stock-pipeline run` first")
     given = dict(parameters) if isinstance(parameters, Mapping) else parse_parameters(parameters)
-    asked = {name: day for name, day in (("start", start), ("end", end)) if day is not None}
-    chosen = settings.backtest.model_copy(update=asked)
-    if chosen.start is not None and chosen.end is not None and chosen.start >= chosen.end:
-        raise ConfigurationError(
-            "the back-test would end before it starts",
-            value=f"{chosen.start} to {chosen.end}",
-            fix="correct --from or --to",
-        )
-    prepared = backtesting.prepare(platform, strategy, given, chosen)
-    found: dict[str, Any] = {}
-
-    @dg.op
-    def simulate(context: dg.OpExecutionContext) -> None:
-        backtesting.count(platform, [prepared])
-        result = backtesting.deflate(platform, backtesting.execute(platform, prepared))
-        name = f"{table_name(strategy)}-{prepared.inputs_hash}"
-        stem = platform.reports / "backtests" / "on_request" / name
-        found["result"], found["report"] = result, backtesting.write_report(platform, result, stem)
-        context.add_output_metadata({"report": dg.MetadataValue.path(str(found["report"]))})
-
-    @dg.job(name="backtest_on_request", tags={"stock_pipeline/kind": "backtest"})
-    def job() -> None:
-        simulate()
-
+    task_requests.check_backtest(platform, strategy, given, start, end)
+    plain = json.loads(json.dumps(given, default=str))  # a date of YAML is a text in JSON
+    request = BacktestRequest(strategy=strategy, parameters=plain, start=start, end=end)
+    launch = launch_spec(settings, "backtest", request)
     with sole_writer(settings.home, [BACKTESTS], report):
-        run_job(job, instance, {"stock_pipeline/strategy": strategy}, report)
-    return found["result"], found["report"]
+        outcome = run_job(task_jobs.backtest_job(platform), instance, _tags(launch), report, launch.run_config)
+    try:
+        place = work_files.folder(settings.home, outcome.run_id)
+        name = (place / task_jobs.NAME).read_text(encoding="utf-8")
+        result = work_files.load_result(place, task_jobs.JUDGED)
+    finally:
+        work_files.remove(settings.home, outcome.run_id)
+    return result, (task_jobs.backtest_folder(platform) / name).with_suffix(".html")
+
+
+def _tags(launch: LaunchSpec) -> dict[str, str]:
+    return {name: value for name, value in launch.tags.items() if name.startswith("stock_pipeline/")}

@@ -7,19 +7,13 @@ A year is also the physical partition of the lake's tables. Sessions inside a ye
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 import dagster as dg
 
+from stock_pipeline.config.launches import FAMILIES, FROM, REBUILD, TO
 from stock_pipeline.config.settings import History
-
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
-REBUILD = "stock_pipeline/rebuild"
-"""Run tag: compute the whole window again, also where nothing changed."""
-
-FROM, TO = "stock_pipeline/from", "stock_pipeline/to"
-"""Run tags: narrow the window inside the partitions to sessions from/to (ISO dates)."""
 
 
 def years(first: int, last: int | None = None) -> dg.TimeWindowPartitionsDefinition:
@@ -55,14 +49,17 @@ def window(context: dg.AssetExecutionContext, history: History) -> tuple[date, d
     return start, end
 
 
+def chosen_families(context: dg.AssetExecutionContext, configured: Sequence[str]) -> list[str]:
+    """The model families that a run is about, in the order of the configuration."""
+    wanted = set(context.partition_keys)
+    if FAMILIES in context.run.tags:
+        wanted &= set(context.run.tags[FAMILIES].split(","))
+    return [name for name in configured if name in wanted]
+
+
 def rebuild(context: dg.AssetExecutionContext) -> bool:
     """Whether the run was asked to compute again what did not change."""
     return context.run.tags.get(REBUILD) == "true"
-
-
-def range_tags(first: str, last: str) -> dict[str, str]:
-    """Tags that make one run of a range of partitions, without the backfill daemon."""
-    return {RANGE_START: first, RANGE_END: last}
 
 
 def table_name(strategy: str) -> str:

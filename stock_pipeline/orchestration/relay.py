@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from sqlalchemy import Engine, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from stock_pipeline.config import Settings
@@ -114,9 +115,8 @@ class Relay:
         sweep = self._is_due("sweep", SWEEP_SECONDS)
         wanted = [run for run in self._open if run not in found and (sweep or self._seen.get(run) in _WATCHED)]
         found |= {record.dagster_run.run_id: record for record in self._by_id(wanted)}
-        for record in sorted(found.values(), key=lambda r: (r.create_timestamp, r.storage_id)):
-            self._look_at(record)
-        if changed and records.utc(changed[-1].update_timestamp) > since:
+        failed = [record for record in _in_order(found.values()) if not self._look_at(record)]
+        if changed and not failed and records.utc(changed[-1].update_timestamp) > since:
             self._remember(records.utc(changed[-1].update_timestamp))
         if sweep:
             self._close_deleted([run for run in wanted if run not in found])
@@ -131,16 +131,24 @@ class Relay:
                 self._waker.wake()
 
     # ---------------------------------------------------------------- runs
-    def _look_at(self, record: dg.RunRecord) -> None:
+    def _look_at(self, record: dg.RunRecord) -> bool:
+        """Copy what is new of a run; ``False`` where that failed, which holds up no other run."""
         run, status = record.dagster_run, record.dagster_run.status.value
         assert self._open is not None
         if self._seen.get(run.run_id) == status and run.run_id not in self._open:
-            return
-        if self._copier.copy(record):
+            return True
+        self._open.add(run.run_id)
+        try:
+            copied = self._copier.copy(record)
+        except OperationalError:  # the database is away: so it is for all
+            raise
+        except Exception:
+            _log.exception("a run could not be copied and will be tried again", run=run.run_id)
+            return False
+        if copied:
             self._open.discard(run.run_id)
-        else:
-            self._open.add(run.run_id)
         self._seen[run.run_id] = status
+        return True
 
     def _changed(self, since: datetime) -> Sequence[dg.RunRecord]:
         """Runs that changed after `since` or shortly before it, oldest change first; always some beyond `since`."""
@@ -210,6 +218,11 @@ class Relay:
             return False
         self._due[work] = now + seconds
         return True
+
+
+def _in_order(found: Iterable[dg.RunRecord]) -> list[dg.RunRecord]:
+    """Runs in the order in which they were made: those of one chain never overtake each other."""
+    return sorted(found, key=lambda record: (record.create_timestamp, record.storage_id))
 
 
 def serve(settings: Settings, stop: threading.Event, report: Callable[[str], None]) -> None:

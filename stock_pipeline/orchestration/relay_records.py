@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -50,7 +51,7 @@ def launched(record: dg.RunRecord) -> Launched:
         owner=run.tags.get(OWNER),
         origin=_origin(run.tags),
         priority=priority_of(run.tags),
-        parameters=asked_of(run.tags),
+        parameters=clean(asked_of(run.tags)),
     )
 
 
@@ -84,27 +85,26 @@ def result_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the result that metadata carries."""
     found = metadata.get(RESULT)
     value = getattr(found, "value", None)
-    return dict(value) if isinstance(value, dict) else {}
+    return clean(dict(value)) if isinstance(value, dict) else {}  # type: ignore[no-any-return]
 
 
 def figures_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Plain numbers and short texts of metadata."""
     values = {name: getattr(found, "value", None) for name, found in metadata.items()}
-    return {
-        name: value for name, value in values.items() if isinstance(value, int | float | str) and len(str(value)) < 200
-    }
+    plain = {name: value for name, value in values.items() if isinstance(value, int | float | str)}
+    return {name: clean(value) for name, value in plain.items() if len(str(value)) < 200}
 
 
 def failure_of(event: dg.DagsterEvent) -> str:
     """Why a step failed."""
-    return cause(event.step_failure_data.error)[:2000]
+    return str(clean(cause(event.step_failure_data.error)[:2000]))
 
 
-def end_message(event: dg.DagsterEvent) -> str | None:
+def end_message(event: dg.DagsterEvent) -> str:
     """What Dagster noted when it declared a run failed: the cause of an error outside the steps, where there is one."""
     data = event.event_specific_data
     error = data.error if isinstance(data, JobFailureData) else None
-    return event.message if error is None else cause(error)[:2000]
+    return str(clean((event.message or "") if error is None else cause(error)[:2000]))
 
 
 def failed_check(event: dg.DagsterEvent) -> dict[str, Any] | None:
@@ -113,12 +113,26 @@ def failed_check(event: dg.DagsterEvent) -> dict[str, Any] | None:
     if found.passed or found.severity != dg.AssetCheckSeverity.ERROR:
         return None
     remedy = found.metadata.get("remedy")
-    return {
+    told = {
         "check": found.check_name,
         "asset": found.asset_key.to_user_string(),
         "description": (found.description or "")[:500],
         "remedy": str(remedy.value) if remedy is not None and remedy.value else None,
     }
+    return {name: clean(value) for name, value in told.items()}
+
+
+def clean(value: Any) -> Any:
+    """JSON that every database takes: no numbers beyond it, no NUL characters."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.replace("\x00", "")
+    if isinstance(value, Mapping):
+        return {str(clean(name)): clean(found) for name, found in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(found) for found in value]
+    return value
 
 
 def utc(moment: datetime | float) -> datetime:

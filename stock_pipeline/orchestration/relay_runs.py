@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 
 import dagster as dg
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, Row, select, update
 from sqlalchemy.orm import Session
 
 from stock_pipeline.config.launches import REQUEST
 from stock_pipeline.orchestration import relay_records as records
 from stock_pipeline.orchestration.estimates import Estimates
 from stock_pipeline.orchestration.relay_task import RunOfTask
+from stock_pipeline.storage.database import reading
 from stock_pipeline.storage.database.tables.tasks import TaskRequestRow, TaskRow, TaskRunRow
 from stock_pipeline.storage.tasks import EventLog
 from stock_pipeline.storage.tasks.events import SEQUENCE, take_turn
@@ -47,23 +48,28 @@ class RunCopier:
 
     def copy(self, record: dg.RunRecord) -> bool:
         """Copy what is new of a run; returns whether it is over and all of it is copied."""
-        run_id = record.dagster_run.run_id
-        cursor = self._cursor(run_id)
+        run_id, over = record.dagster_run.run_id, record.dagster_run.status.value in records.FINISHED
+        known = self._known(run_id)
+        cursor = known and known.cursor
         while True:
             batch = self._instance.get_records_for_run(run_id, cursor, limit=BATCH)
+            if known is not None and not batch.records and (known.copied or not over):
+                return bool(known.copied)  # nothing new: no writer is held up
             done = self._copy_batch(record, cursor, batch.records)
             if done is None:  # another relay was quicker, or the run is gone
                 if self._instance.get_run_by_id(run_id) is None:
                     return True
-                cursor = self._cursor(run_id)
+                known = self._known(run_id)
+                cursor = known and known.cursor
                 continue
             copied, cursor, more = done
             if not more or not batch.has_more:
                 return copied
 
-    def _cursor(self, run_id: str) -> str | None:
-        with Session(self._engine.execution_options(reads=True)) as session:
-            return session.scalar(select(TaskRunRow.cursor).where(TaskRunRow.run_id == run_id))
+    def _known(self, run_id: str) -> Row[str | None, bool] | None:
+        with Session(reading(self._engine)) as session:
+            statement = select(TaskRunRow.cursor, TaskRunRow.copied).where(TaskRunRow.run_id == run_id)
+            return session.execute(statement).one_or_none()
 
     def _copy_batch(
         self, record: dg.RunRecord, cursor: str | None, batch: Sequence[dg.EventLogRecord]

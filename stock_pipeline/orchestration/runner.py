@@ -9,21 +9,25 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date
+from typing import Any
 
 import dagster as dg
 
 from stock_pipeline.config import Settings
+from stock_pipeline.config.launches import STARTED_BY, range_tags, window_tags, year_tags
 from stock_pipeline.core.errors import PipelineError
-from stock_pipeline.orchestration import backtesting, inputs, liveness
+from stock_pipeline.orchestration import backtesting, inputs, liveness, progress
 from stock_pipeline.orchestration.bootstrap import open_instance
 from stock_pipeline.orchestration.causes import cause
 from stock_pipeline.orchestration.definitions import build_definitions
 from stock_pipeline.orchestration.exclusive import parts, sole_writer
-from stock_pipeline.orchestration.partitions import FROM, REBUILD, TO, range_tags
 from stock_pipeline.orchestration.resources import Platform
+
+FROM_HERE = {STARTED_BY: "command line", "dagster/max_retries": "0"}
+"""Tags of runs of the command line: Dagster cannot start them again, for it does not know their code location."""
 
 BLOCKED = "DagsterAssetCheckFailedError"
 """What Dagster calls a step that a blocking check of its own asset stopped."""
@@ -95,24 +99,8 @@ class Runner:
 
     def years(self, job: str, start: date | None, end: date | None, rebuild: bool) -> Outcome:
         """Run a job of yearly partitions over the whole history, or the years of a range."""
-        history = self.settings.market.history
-        last = history.last or datetime.now(UTC).year
-        first_year = max(history.first, start.year if start else history.first)
-        last_year = min(last, end.year if end else last)
-        if first_year > last_year:
-            raise PipelineError(
-                "the range lies outside the market's history",
-                value=f"{start} to {end}",
-                allowed=f"{history.first} to {last} (market.history)",
-            )
-        tags = range_tags(str(first_year), str(last_year))
-        if start:
-            tags[FROM] = start.isoformat()
-        if end:
-            tags[TO] = end.isoformat()
-        if rebuild:
-            tags[REBUILD] = "true"
-        return self.execute(job, tags)
+        tags = year_tags(self.settings, start, end)
+        return self.execute(job, tags | window_tags(start, end, rebuild))
 
     def named(self, job: str, names: Sequence[str]) -> Outcome:
         """Run a job whose partitions are names; `names` must be in the order of the configuration."""
@@ -132,7 +120,11 @@ class Runner:
 
 
 def run_job(
-    job: dg.JobDefinition, instance: dg.DagsterInstance, tags: dict[str, str], report: Callable[[str], None]
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    tags: dict[str, str],
+    report: Callable[[str], None],
+    run_config: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Execute a job in this process, recorded by the instance like any other run.
 
@@ -146,8 +138,8 @@ def run_job(
     result = job.execute_in_process(
         instance=instance,
         run_id=run_id,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        tags=tags | {"stock_pipeline/started_by": "command line", liveness.HOST: socket.gethostname()},
+        run_config={**(run_config or {}), "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        tags=tags | FROM_HERE | {liveness.HOST: socket.gethostname()},
         raise_on_error=False,
     )
     outcome = Outcome(job.name, result.run_id, time.monotonic() - started, _computed(result), _failed_checks(result))
@@ -165,7 +157,8 @@ class _Narrator:
     def __call__(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         if event is None:
-            skipped = entry.user_message.startswith("Dependencies for step")
+            text = entry.user_message
+            skipped = text.startswith("Dependencies for step") or progress.read(text) is not None
             if int(entry.level) >= logging.INFO and not skipped:
                 self.report(entry.user_message)
         elif event.event_type == dg.DagsterEventType.STEP_START:

@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from stock_pipeline.config.launches import range_tags
 from stock_pipeline.core.errors import PipelineError
 from stock_pipeline.core.market.calendar import SessionCalendar
 from stock_pipeline.orchestration.maintenance import maintenance_job
-from stock_pipeline.orchestration.partitions import range_tags
 from stock_pipeline.orchestration.resources import Platform
 
 AGAIN_AFTER_HOURS = (2, 6)

@@ -131,9 +131,21 @@ def train_baseline(platform: Platform, data: TrainingData, family: str) -> pl.Da
 
 
 def train_family(
-    platform: Platform, data: TrainingData, family: str, report: Callable[[str], None]
+    platform: Platform,
+    data: TrainingData,
+    family: str,
+    report: Callable[[str], None],
+    count: Callable[[str, int, int, str], None] = lambda unit, done, total, of: None,
 ) -> tuple[ModelVersion, TrainingResult]:
-    """Train one family walk-forward and register its final model with calibrator and card."""
+    """Train one family walk-forward and register its final model with calibrator and card.
+
+    Parameters
+    ----------
+    report
+        Takes lines for people.
+    count
+        Takes what is counted, how many are done of how many, and the family.
+    """
     from stock_pipeline.core.reporting.model_card import model_card
 
     settings = platform.settings
@@ -154,6 +166,14 @@ def train_family(
                 what = "final model" if message.stage == "final" else f"fold {message.fold} of {message.folds}"
                 skill = message.metrics.get("rank_ic")
                 report(f"{family}: {what} done" + (f", rank IC {skill:+.4f}" if skill is not None else ""))
+                # the final model is one more fit
+                done = message.folds + 1 if message.stage == "final" else message.fold
+                count("fold", done, message.folds + 1, family)
+
+        def trial(message: Progress) -> None:
+            run.progress(message)
+            if message.stage == "trial":
+                count("trial", message.fold, message.folds, family)
 
         parameters: Parameters | Mapping[str, Any] | None = settings.models.parameters.get(family)
         if settings.models.search is not None:
@@ -165,7 +185,7 @@ def train_family(
                 settings=settings.models.search,
                 base=parameters,
                 seed=settings.models.seed,
-                progress=run.progress,
+                progress=trial,
             )
             run.log_frame("trials", found.trials, folder="search")
             report(f"{family}: best of {found.count} parameter sets is {found.parameters.model_dump(mode='json')}")

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from stock_pipeline.config import Settings, load_settings
-from stock_pipeline.orchestration.partitions import range_tags
+from stock_pipeline.config.launches import range_tags
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import Runner
 from stock_pipeline_tests.commands import command, small_market

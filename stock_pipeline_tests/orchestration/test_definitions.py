@@ -95,7 +95,7 @@ def test_every_asset_that_users_read_is_checked(definitions: dg.Definitions) -> 
 def test_names_are_checked_because_dagster_does_not(config: Path, definitions: dg.Definitions) -> None:
     counts = validate_definitions(load_settings(config, environment={}))
     assert counts["assets"] >= 15
-    assert counts["jobs"] == 4
+    assert counts["jobs"] == 6
 
     @dg.multi_asset(specs=[spec("features/mine", "A test asset.", owner="team:quant", deps=["market/validatd_bars"])])
     def mine() -> None: ...

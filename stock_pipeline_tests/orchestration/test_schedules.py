@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 
 from stock_pipeline.config import Settings, load_settings
+from stock_pipeline.config.launches import RANGE_END, RANGE_START
 from stock_pipeline.core.market.calendar import SessionCalendar
 from stock_pipeline.orchestration import schedules
 from stock_pipeline.orchestration.definitions import build_definitions
-from stock_pipeline.orchestration.partitions import RANGE_END, RANGE_START
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.schedules import newest_session
 from stock_pipeline_tests.orchestration.conftest import make_market

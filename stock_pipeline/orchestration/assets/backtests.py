@@ -6,6 +6,7 @@ from stock_pipeline.orchestration import backtesting
 from stock_pipeline.orchestration.checks import backtests as checks
 from stock_pipeline.orchestration.metadata import backtest_metadata, frame_metadata, up_to_date
 from stock_pipeline.orchestration.partitions import rebuild
+from stock_pipeline.orchestration.progress import Reporter
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.specs import spec
 
@@ -41,7 +42,9 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         backtesting.count(platform, prepared)
         stale = [p for p in prepared if rebuild(context) or not backtesting.is_current(platform, p)]
         results = []
-        for one in stale:
+        progress = Reporter(context.log.info)
+        for number, one in enumerate(stale):
+            progress("strategy", number, len(stale), one.name)
             results.append(backtesting.execute(platform, one))
             sharpe = checks.shown(results[-1].metrics.get("sharpe"))
             context.log.info("%s: Sharpe %s after costs", one.name, sharpe)

@@ -11,7 +11,13 @@ from stock_pipeline.core.market.bars import BAR_SCHEMA, QUARANTINED_SCHEMA, VALI
 from stock_pipeline.core.quality import validate_bars
 from stock_pipeline.orchestration import reports
 from stock_pipeline.orchestration.checks import market as checks
-from stock_pipeline.orchestration.metadata import frame_metadata, quality_metadata, table_metadata, up_to_date
+from stock_pipeline.orchestration.metadata import (
+    frame_metadata,
+    quality_metadata,
+    sessions_result,
+    table_metadata,
+    up_to_date,
+)
 from stock_pipeline.orchestration.partitions import rebuild, window, years
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.specs import COLUMNS, spec
@@ -148,6 +154,8 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
             metadata = frame_metadata(frames[table], version=versions[table]) if frames else up_to_date(versions[table])
             if frames:
                 metadata |= table_metadata(lake, table, frames[table].height)
+            if table == VALIDATED:
+                metadata |= sessions_result(frames[table]["session"] if frames else None)
             if frames and table == SCORES:
                 metadata |= quality_metadata(lake, table)
             yield dg.MaterializeResult(

@@ -8,7 +8,8 @@ from stock_pipeline.core.modelling.evaluation import evaluate
 from stock_pipeline.orchestration import training
 from stock_pipeline.orchestration.checks import models as checks
 from stock_pipeline.orchestration.metadata import figures_table, skill_metadata, up_to_date
-from stock_pipeline.orchestration.partitions import rebuild
+from stock_pipeline.orchestration.partitions import chosen_families, rebuild
+from stock_pipeline.orchestration.progress import Reporter
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.specs import spec
 
@@ -45,13 +46,14 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
     )
     def candidates(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         data = training.load(platform)
-        wanted = [name for name in settings.models.families if name in set(context.partition_keys)]
+        wanted = chosen_families(context, settings.models.families)
         stale = [f for f in wanted if rebuild(context) or not training.is_current(platform, data, f)]
+        progress = Reporter(context.log.info)
         if stale:
             for name in training.BASELINES:
                 training.train_baseline(platform, data, name)
         for family in stale:
-            version, _ = training.train_family(platform, data, family, context.log.info)
+            version, _ = training.train_family(platform, data, family, context.log.info, progress)
             context.log.info("%s is registered as version %s", family, version.version)
         oos = {name: training.out_of_sample(platform, name) for name in (*wanted, *training.BASELINES)}
         figures = {name: evaluate(frame, horizon=settings.models.horizon) for name, frame in oos.items()}

@@ -14,6 +14,7 @@ from stock_pipeline.orchestration.metadata import (
     frame_metadata,
     outcome_metadata,
     publication_metadata,
+    task_result,
     up_to_date,
 )
 from stock_pipeline.orchestration.resources import Platform
@@ -107,6 +108,8 @@ def build(platform: Platform) -> list[dg.AssetsDefinition]:
         metadata = frame_metadata(newest, version=version, preview=20) if version != before else up_to_date(version)
         if version != before:
             metadata |= publication_metadata(newest)
+        session = newest["session"].max()
+        metadata |= task_result(session=str(session), published=newest.height, new=version != before)
         yield dg.MaterializeResult(
             asset_key=PUBLISHED.split("/"), metadata=metadata, check_results=checks.gate_results(verdicts)
         )

@@ -10,7 +10,7 @@ import dagster as dg
 from stock_pipeline.core.errors import PipelineError
 from stock_pipeline.core.prediction.coverage import coverage_check
 from stock_pipeline.orchestration.checks.base import ERROR, WARN, result, spec
-from stock_pipeline.orchestration.metadata import markdown_table, up_to_date
+from stock_pipeline.orchestration.metadata import markdown_table, task_result, up_to_date
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.training import BASELINES, Election, intervals_table, newest_version
 
@@ -99,6 +99,13 @@ def election_metadata(platform: Platform, election: Election | None) -> dict[str
     if present:
         metadata["trained_through"] = present.trained_through.isoformat()
         metadata["mlflow_run"] = dg.MetadataValue.url(platform.mlflow_url + present.run_path)
+    metadata |= task_result(
+        champion=present.version if present else None,
+        family=present.family if present else None,
+        promoted=election.decision is not None and election.decision.promote,
+        candidate=election.candidate.version,
+        rank_ic=election.candidate.metrics.get("oos/rank_ic"),
+    )
     if election.decision is None:
         return metadata | up_to_date(None)
     reasons = "\n".join(f"- {reason}" for reason in election.decision.reasons)
