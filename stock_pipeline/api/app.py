@@ -26,6 +26,7 @@ from stock_pipeline.api.routes import (
     events,
     health,
     models,
+    oidc,
     predictions,
     quality,
     reference,
@@ -50,10 +51,7 @@ with `POST /api/account/keys`. Errors are problem documents (RFC 9457). Lists ar
 
 TAGS = [
     {"name": "predictions", "description": "What was published, and what is asked for"},
-    {
-        "name": "models",
-        "description": "Versions, figures, cards, and which one is champion",
-    },
+    {"name": "models", "description": "Versions, figures, cards, and which one is champion"},
     {"name": "backtests", "description": "Strategies on real prices after costs"},
     {"name": "quality", "description": "What became of the data, and why"},
     {"name": "risk", "description": "Volatility, value at risk, expected shortfall"},
@@ -62,10 +60,7 @@ TAGS = [
     {"name": "reports", "description": "Pages for people"},
     {"name": "tasks", "description": "Work that was asked for, and how far it is"},
     {"name": "events", "description": "What happens, in order"},
-    {
-        "name": "authentication",
-        "description": "Log-in, tokens, passwords, the second factor",
-    },
+    {"name": "authentication", "description": "Log-in, tokens, passwords, the second factor"},
     {"name": "account", "description": "One's own sessions and keys"},
     {"name": "users", "description": "Everybody's accounts"},
     {"name": "roles", "description": "Who may do what"},
@@ -74,12 +69,7 @@ TAGS = [
 ]
 
 
-def create_app(
-    service: Service,
-    *,
-    poll_seconds: float = 1.0,
-    allowed_hosts: Sequence[str] | None = None,
-) -> FastAPI:
+def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Sequence[str] | None = None) -> FastAPI:
     """Build the application.
 
     Parameters
@@ -115,17 +105,15 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,  # `reference` serves it
+        redirect_slashes=False,
         openapi_tags=TAGS,
         generate_unique_id_function=contract.operation_id,
     )
     app.state.service = service
     app.state.publications = service.publications
     app.state.reads = reads
-    app.state.live = Live(
-        service.events,
-        service.settings.access.limits.streams,
-        service.settings.access.redis,
-    )
+    app.state.live = Live(service.events, service.settings.access.limits.streams, service.settings.access.redis)
     app.state.cookie_name = cookies.name(service.settings)
     app.state.trusted_proxies = networks(service.settings.access.trusted_proxies)
     problems.install(app)
@@ -152,15 +140,13 @@ def create_app(
     ):
         app.include_router(part.router)
     app.include_router(backtests.singular)
+    if service.settings.access.oidc is not None:
+        app.include_router(oidc.router)
     reference.mount_files(app)
     console.install(app)
     app.add_middleware(PageCompression, minimum_size=1000, compresslevel=5)
     app.add_middleware(BodyGuard)
     app.add_middleware(FastPath)
-    app.add_middleware(
-        RequestFrame,
-        allowed_hosts=allowed_hosts,
-        https_only=cookies.secure(service.settings),
-    )
+    app.add_middleware(RequestFrame, allowed_hosts=allowed_hosts, https_only=cookies.secure(service.settings))
     contract.complete(app)
     return app
