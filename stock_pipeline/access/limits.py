@@ -1,4 +1,4 @@
-"""How many requests, log-ins and live connections one account or address may make.
+"""How many requests and log-ins one account or address may make.
 
 Requests are counted over a window that moves: what was counted in the window before weighs as much as it still reaches
 into the moving one. In memory each process counts for itself; with Redis (``access.redis``) all count together.
@@ -10,9 +10,7 @@ import math
 import os
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -192,9 +190,6 @@ class Limits:
         self._counts: MemoryCounts | RedisCounts = memory
         if settings.redis is not None:
             self._counts = RedisCounts(_address(settings.redis), memory, clock)
-        self._most_streams = limits.streams
-        self._streams: Counter[Key] = Counter()
-        self._lock = threading.Lock()
 
     def check(self, principal: Principal, origin: Origin, klass: RouteClass) -> None:
         """Count a request.
@@ -222,38 +217,6 @@ class Limits:
                 429, "rate-limited", "too many requests", allowed=f"{limit.most} in {limit.seconds} s",
                 fix=f"try again in {math.ceil(waiting)} s", retry_after=float(math.ceil(waiting)),
             )  # fmt: skip
-
-    @contextmanager
-    def stream(self, principal: Principal, origin: Origin) -> Iterator[None]:
-        """Hold one live connection for the length of a ``with`` block; each process counts its own.
-
-        Raises
-        ------
-        AccessError
-            429 ``too-many-streams``.
-        """
-        who: str | int = principal.account_id if principal.account_id is not None else _source(origin.address)
-        key = ("stream", who)
-        with self._lock:
-            if self._streams[key] >= self._most_streams:
-                raise AccessError(
-                    429, "too-many-streams", "too many live connections at a time", allowed=str(self._most_streams),
-                    fix="close another one first", retry_after=5.0,
-                )  # fmt: skip
-            self._streams[key] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._streams[key] -= 1
-                if self._streams[key] <= 0:
-                    del self._streams[key]
-
-    def streams(self, principal: Principal, origin: Origin | None = None) -> int:
-        """Live connections that are open in this process."""
-        who = principal.account_id if principal.account_id is not None else _source((origin or Origin()).address)
-        with self._lock:
-            return self._streams[("stream", who)]
 
 
 def _address(setting: str) -> str:

@@ -37,7 +37,7 @@ def create(
     link: Annotated[bool, typer.Option("--link", help="Print a one-time link instead of asking.")] = False,
 ) -> None:
     """Make an account: asks for its password, or prints a one-time link with which its owner sets one."""
-    access, by = _open(context)
+    access, by = open_access(context)
     password = None if link else _password(password_stdin)
     account = access.accounts.create(name, password=password, roles=tuple(role or ("viewer",)), by=by)
     err.print(f"account {account.name} with {_and(account.roles)} is made", markup=False)
@@ -51,7 +51,7 @@ def list_(
     search: Annotated[str | None, typer.Option("--search", help="Part of the name.")] = None,
 ) -> None:
     """Print all accounts."""
-    access, _ = _open(context)
+    access, _ = open_access(context)
     found: list[Account] = []
     while page := access.accounts.list(found[-1].id if found else None, 500, search):
         found += page
@@ -66,7 +66,7 @@ def list_(
 @users.command()
 def show(context: typer.Context, name: Name) -> None:
     """Print one account, what it may do, and its open sessions and keys."""
-    access, _ = _open(context)
+    access, _ = open_access(context)
     account = access.accounts.get(name)
     permissions = sorted(access.roles.permissions_of(account.roles))
     keys = [key for key in access.keys.list(name) if key.revoked_at is None]
@@ -88,21 +88,21 @@ def show(context: typer.Context, name: Name) -> None:
 @users.command()
 def disable(context: typer.Context, name: Name) -> None:
     """Let an account in no more; its sessions end at once."""
-    access, by = _open(context)
+    access, by = open_access(context)
     err.print(f"account {access.accounts.disable(name, by).name} is disabled", markup=False)
 
 
 @users.command()
 def enable(context: typer.Context, name: Name) -> None:
     """Let a disabled account in again."""
-    access, by = _open(context)
+    access, by = open_access(context)
     err.print(f"account {access.accounts.enable(name, by).name} is enabled", markup=False)
 
 
 @users.command()
 def unlock(context: typer.Context, name: Name) -> None:
     """Forget the wrong passwords of an account, so that it can log in at once."""
-    access, by = _open(context)
+    access, by = open_access(context)
     err.print(f"account {access.accounts.unlock(name, by).name} is unlocked", markup=False)
 
 
@@ -113,7 +113,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove an account with its sessions and keys; the audit trail keeps its name."""
-    access, by = _open(context)
+    access, by = open_access(context)
     account = access.accounts.get(name)
     if not yes:
         typer.confirm(f"delete the account {account.name}?", abort=True)
@@ -130,7 +130,7 @@ def reset(
     ] = False,
 ) -> None:
     """Print a one-time link that sets a new password; using it ends all sessions of the account."""
-    access, by = _open(context)
+    access, by = open_access(context)
     _print_link(context, access, "recovery" if second_factor else "reset", access.accounts.get(name).name, by)
 
 
@@ -140,7 +140,7 @@ def invite(
     role: Annotated[str | None, typer.Option("--role", help="Role of the new account.")] = None,
 ) -> None:
     """Print a one-time link with which somebody makes an account; needs access.registration: invitation or open."""
-    access, by = _open(context)
+    access, by = open_access(context)
     if access.settings.registration == "closed":
         raise ConfigurationError(
             "invitations are off",
@@ -158,7 +158,7 @@ def role(
     roles: Annotated[list[str], typer.Argument(help="All roles that it has from now on.")],
 ) -> None:
     """Give an account other roles; effective at once, also for open sessions."""
-    access, by = _open(context)
+    access, by = open_access(context)
     account = access.accounts.get(name)
     access.roles.check_grant(by, roles)
     for wanted in roles:
@@ -177,7 +177,7 @@ def sessions(
     revoke: Annotated[bool, typer.Option("--revoke", help="End them all.")] = False,
 ) -> None:
     """Print the open sessions of an account, or end them."""
-    access, by = _open(context)
+    access, by = open_access(context)
     account = access.accounts.get(name)
     if revoke:
         ended = access.sessions.revoke_all(account.id, reason="revoked by an administrator", by=by)
@@ -203,7 +203,7 @@ def keys(
     revoke: Annotated[str | None, typer.Option("--revoke", help="End the key with this id.")] = None,
 ) -> None:
     """Print the keys of an account, make one for a program, or end one."""
-    access, by = _open(context)
+    access, by = open_access(context)
     account = access.accounts.get(name)
     if revoke is not None:
         if revoke not in {key.id for key in access.keys.list(account.name)}:
@@ -238,11 +238,11 @@ def rotate_keys(
     ] = False,
 ) -> None:
     """Sign access tokens with a new key; tokens of the old one stay good until they run out."""
-    access, by = _open(context)
+    access, by = open_access(context)
     err.print(f"access tokens are signed with the key {access.rotate_keys(by, drop_old=drop_old)}", markup=False)
 
 
-def _open(context: typer.Context) -> tuple[Access, Principal]:
+def open_access(context: typer.Context) -> tuple[Access, Principal]:
     """Access of the configured market, and whoever sits at this machine, who may do everything."""
     from stock_pipeline.access.permissions import PERMISSIONS
     from stock_pipeline.access.principal import Principal

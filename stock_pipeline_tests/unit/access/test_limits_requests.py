@@ -1,4 +1,4 @@
-"""Limits of requests and live connections, in memory and on a real Redis."""
+"""Limits of requests, in memory and on a real Redis."""
 
 from __future__ import annotations
 
@@ -113,21 +113,6 @@ def test_many_threads_get_exactly_the_limit() -> None:
     for thread in threads:
         thread.join()
     assert sum(passed) == 500
-
-
-def test_live_connections_are_counted_and_given_back() -> None:
-    made = limits(limits={"streams": 2})
-    with made.stream(ANN, HERE), made.stream(ANN, HERE):
-        assert made.streams(ANN) == 2
-        with pytest.raises(AccessError, match="live connections") as caught, made.stream(ANN, HERE):
-            pass
-        assert (caught.value.status, caught.value.kind) == (429, "too-many-streams")
-        with made.stream(BOB, HERE), made.stream(NOBODY, HERE):
-            assert made.streams(NOBODY, HERE) == 1
-    assert made.streams(ANN) == 0
-    with pytest.raises(KeyError), made.stream(ANN, HERE):
-        raise KeyError
-    assert made.streams(ANN) == 0
 
 
 # ------------------------------------------------------------------------------- Redis
