@@ -1,0 +1,168 @@
+"""Who is given which role, by whom, and that an administrator always remains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from stock_pipeline.access import policy, versions
+from stock_pipeline.access.audit import Audit
+from stock_pipeline.access.policy import ACCOUNT, ROLE, Policy
+from stock_pipeline.access.principal import AccessError, Origin, Principal
+from stock_pipeline.access.role_reading import RoleReader, account_id_of, is_given, not_found
+from stock_pipeline.storage.database.tables.accounts import AccessVersionRow, PolicyRow
+
+
+class RoleGrants(RoleReader):
+    """Gives roles to accounts and takes them away.
+
+    Parameters
+    ----------
+    engine
+        The metadata database.
+    audit
+        Where changes are written down.
+    """
+
+    def __init__(self, engine: Engine, audit: Audit) -> None:
+        super().__init__(engine)
+        self._audit = audit
+
+    def assign(self, account_name: str, role: str, by: Principal | str, *, origin: Origin | None = None) -> None:
+        """Give an account a role; nothing happens where it has it.
+
+        Raises
+        ------
+        AccessError
+            403 ``forbidden``: the one who asks may not give it; 404 ``account-not-found`` or ``role-not-found``.
+        """
+        self._reassign(account_name, by, origin, "role.assign", role)
+
+    def withdraw(self, account_name: str, role: str, by: Principal | str, *, origin: Origin | None = None) -> None:
+        """Take a role from an account; nothing happens where it has not got it.
+
+        Raises
+        ------
+        AccessError
+            403 ``forbidden``, 404 ``account-not-found`` or ``role-not-found``, 409 ``last-administrator``.
+        """
+        self._reassign(account_name, by, origin, "role.withdraw", role)
+
+    def check_grant(self, by: Principal | str, roles: Iterable[str]) -> None:
+        """Refuse to let someone give or take roles that hold more than they do, unless they may manage roles.
+
+        A name instead of a principal is a part of the platform or the command line, which may.
+
+        Raises
+        ------
+        AccessError
+            403 ``forbidden``, or 404 ``role-not-found``.
+        """
+        found, names = self._current(), tuple(roles)
+        for name in names:
+            if name not in found.parents:
+                raise not_found(name, found)
+        if isinstance(by, str) or by.may("roles:manage"):
+            return
+        more = sorted(found.of(names) - by.permissions)
+        if more or not by.may("users:manage"):
+            raise AccessError(
+                403, "forbidden", "you cannot give or take what you do not hold yourself", value=", ".join(names),
+                allowed="roles that hold no more than your own, with users:manage; any role with roles:manage",
+                fix="ask an administrator", detail={"permissions": more},
+            )  # fmt: skip
+
+    def give(self, session: Session, account_id: int, roles: Iterable[str]) -> None:
+        """Give a new account its roles, within the transaction that makes it.
+
+        Raises
+        ------
+        AccessError
+            404 ``role-not-found``.
+        """
+        lock(session)
+        known = policy.build(policy.lines_of(session))
+        for role in sorted(set(roles)):
+            if role not in known.parents:
+                raise not_found(role, known)
+            session.execute(insert(PolicyRow).values(ptype="g", v0=f"{ACCOUNT}{account_id}", v1=ROLE + role))
+        versions.bump(session)
+
+    def forget(self, session: Session, account_id: int) -> None:
+        """Take every role from an account that is deleted, within that transaction."""
+        lock(session)
+        session.execute(delete(PolicyRow).where(is_given(f"{ACCOUNT}{account_id}")))
+        versions.bump(session)
+
+    @contextmanager
+    def administrator_remains(self, session: Session) -> Iterator[None]:
+        """Refuse what is done in the ``with`` block if an enabled administrator was there before and none is after.
+
+        Raises
+        ------
+        AccessError
+            409 ``last-administrator``; the transaction must be rolled back.
+        """
+        lock(session)
+        had = self.administrators(session)
+        yield
+        session.flush()
+        if had and not self.administrators(session):
+            raise AccessError(
+                409, "last-administrator", "nobody would be left who can manage accounts and roles",
+                fix="first make someone else an administrator",
+            )  # fmt: skip
+
+    # ---------------------------------------------------------------- parts
+    @contextmanager
+    def _changing(self) -> Iterator[tuple[Session, Policy]]:
+        with Session(self._engine) as session, session.begin():
+            lock(session)
+            yield session, policy.build(policy.lines_of(session))
+
+    def _reassign(self, account_name: str, by: Principal | str, origin: Origin | None, action: str, role: str) -> None:
+        try:
+            self.check_grant(by, [role])
+        except AccessError as error:
+            self._refused(action, ("account", account_name), by, origin, error, role)
+            raise
+        with self._changing() as (session, known):
+            if role not in known.parents:
+                raise not_found(role, known)
+            account_id = account_id_of(session, account_name)
+            subject, had = f"{ACCOUNT}{account_id}", self.given(session, account_id)
+            if (role in had) == (action == "role.assign"):
+                return
+            with self.administrator_remains(session):
+                if action == "role.assign":
+                    session.execute(insert(PolicyRow).values(ptype="g", v0=subject, v1=ROLE + role))
+                else:
+                    session.execute(delete(PolicyRow).where(is_given(subject), PolicyRow.v1 == ROLE + role))
+            versions.bump(session)
+            self._audit.record(
+                action, actor=by, origin=origin, object=("account", account_name), detail={"role": role},
+                before={"roles": had}, after={"roles": self.given(session, account_id)}, session=session,
+            )  # fmt: skip
+
+    def _refused(
+        self,
+        action: str,
+        object: tuple[str, str],
+        by: Principal | str,
+        origin: Origin | None,
+        error: AccessError,
+        role: str,
+    ) -> None:
+        detail = {"role": role, "reason": error.kind}
+        self._audit.record(action, actor=by, origin=origin, object=object, result="refused", detail=detail)
+
+
+def lock(session: Session) -> None:
+    """Let changes of roles and administrators wait for each other until the transaction ends."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    session.execute(dialect.insert(AccessVersionRow).values(id=1, value=0).on_conflict_do_nothing())
+    session.execute(select(AccessVersionRow.value).where(AccessVersionRow.id == 1).with_for_update())
