@@ -138,8 +138,8 @@ def test_what_it_does_not_know_is_left_to_the_routes(app: FastAPI) -> None:
     client = signed_in(app)
     unknown = (
         "/api/predictions?symbol=NOPE", "/api/predictions?symbol=S003&symbol=S004",
-        "/api/predictions?symbol=S%30%30%33", "/api/predictions?limit=7", "/api/predictions/nope", f"/api/predictions/{SESSIONS[0]}.S003.5?x=1",
-        "/api/predictionsx", "/api/predictions/",
+        "/api/predictions?symbol=S%30%30%33", "/api/predictions?limit=7", "/api/predictions/nope",
+        f"/api/predictions/{SESSIONS[0]}.S003.5?x=1", "/api/predictionsx", "/api/predictions/",
     )  # fmt: skip
     with only_the_fast_path(app):
         for path in unknown:
