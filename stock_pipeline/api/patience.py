@@ -1,4 +1,4 @@
-"""Connections of clients that take nothing: they are cut, however the application waits for them.
+"""Connections that would not end: of clients that take nothing, and of those who listen when the service stops.
 
 A client that stops reading fills the buffers of its connection, and from then on every sending waits. Without a limit
 it would keep its connection, and what is written for it, for as long as it likes.
@@ -7,8 +7,10 @@ it would keep its connection, and what is written for it, for as long as it like
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -62,6 +64,15 @@ class PatientWebSocket(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.close" and self.handshake_complete:
             self.writable.set()
         await super().send(message)
+
+
+class LiveServer(uvicorn.Server):
+    """Ends live connections when it stops; it would wait for them otherwise."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop."""
+        await self.config.app.state.live.connections.stop()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 STOP_SECONDS = 5
+PING_SECONDS = 20.0
+"""How often a WebSocket is asked whether it is still there, and how long it may take to answer."""
 LARGEST_MESSAGE = 65_536
 """Bytes of a WebSocket message that are read at all; larger ones end the connection unread."""
 
@@ -61,7 +63,7 @@ def serve(
     if allowed_hosts is None and is_loopback(host):
         allowed_hosts = LOOPBACK_NAMES
     app = create_app(service, poll_seconds=poll_seconds, allowed_hosts=allowed_hosts)
-    with _listen(host, port) as listening:
+    with listen(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         get_logger(__name__).info("serving", address=f"http://{shown}:{listening.getsockname()[1]}")
         server_of(app).run(sockets=[listening])
@@ -75,7 +77,7 @@ def server_of(app: FastAPI) -> uvicorn.Server:
     """
     import uvicorn
 
-    from stock_pipeline.api.patience import PatientHttp, PatientWebSocket
+    from stock_pipeline.api.patience import LiveServer, PatientHttp, PatientWebSocket
 
     config = uvicorn.Config(
         app,
@@ -83,16 +85,19 @@ def server_of(app: FastAPI) -> uvicorn.Server:
         ws=PatientWebSocket,
         ws_max_size=LARGEST_MESSAGE,
         ws_per_message_deflate=False,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PING_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
     )
-    return uvicorn.Server(config)
+    return LiveServer(config)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Listen at an address; raises `ConfigurationError` where that cannot be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host.strip("[]"), port), family=family)

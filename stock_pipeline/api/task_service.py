@@ -6,6 +6,8 @@ that is read comes from the tables, which the relay keeps up to date.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stock_pipeline.access.principal import AccessError, Principal
 from stock_pipeline.api.dagster_client import RunControl
 from stock_pipeline.api.task_actions import TaskActions, not_found
@@ -39,10 +41,19 @@ class TaskService:
         What runs them.
     checks
         What can be asked for.
+    changed
+        Called after each change, so that followers of the stream in other processes look at once.
     """
 
-    def __init__(self, settings: Settings, store: TaskStore, control: RunControl, checks: RequestChecks) -> None:
-        self.store, self.control, self.checks = store, control, checks
+    def __init__(
+        self,
+        settings: Settings,
+        store: TaskStore,
+        control: RunControl,
+        checks: RequestChecks,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.store, self.control, self.checks, self._changed = store, control, checks, changed
         self.launcher = TaskLauncher(settings, store, control, checks.newest)
         self.actions = TaskActions(store, control)
 
@@ -92,7 +103,9 @@ class TaskService:
         if not principal.may(needed):
             raise AccessError(403, "forbidden", f"{principal.name} lacks the permission {needed}")
         self.checks.check(kind, request)
-        return self.launcher.submit(principal.name, kind, request, priority, idempotency_key)
+        submission = self.launcher.submit(principal.name, kind, request, priority, idempotency_key)
+        self._changed()
+        return submission
 
     def get(self, task_id: str) -> Task:
         """One task.
@@ -117,20 +130,24 @@ class TaskService:
         ProblemError
             404 ``task-not-found``, 409 ``task-state``, 503 ``dagster-unavailable``; the same for the other actions.
         """
-        return self.actions.cancel(principal, task_id)
+        return self._told(self.actions.cancel(principal, task_id))
 
     def pause(self, principal: Principal, task_id: str) -> Task:
         """Stop a task after its current step; a waiting one at once."""
-        return self.actions.pause(principal, task_id)
+        return self._told(self.actions.pause(principal, task_id))
 
     def resume(self, principal: Principal, task_id: str) -> Task:
         """Go on with a paused task; steps that have succeeded are not repeated."""
-        return self.actions.resume(principal, task_id)
+        return self._told(self.actions.resume(principal, task_id))
 
     def retry(self, principal: Principal, task_id: str) -> Task:
         """Repeat a failed or canceled task from where it ended."""
-        return self.actions.retry(principal, task_id)
+        return self._told(self.actions.retry(principal, task_id))
 
     def delete(self, principal: Principal, task_id: str) -> Task:
         """Forget an ended task and its runs; returns what it was."""
-        return self.actions.delete(principal, task_id)
+        return self._told(self.actions.delete(principal, task_id))
+
+    def _told(self, task: Task) -> Task:
+        self._changed()
+        return task

@@ -87,7 +87,10 @@ class Follower:
             if start > self._hub.newest:
                 newest = self._hub.newest
                 return Batch(start, newest, [], Gap("unknown", start, newest + 1), wanted)
-            await self._hub.wait(start)
+            while self._hub.newest <= start and self._goes_on(start, wanted):
+                await self._hub.stirred()
+            if not self._goes_on(start, wanted):
+                continue
             newest = self._hub.newest
             items = await self._hub.after(start)
             following = items[0].sequence if items else newest + 1
@@ -99,9 +102,19 @@ class Follower:
                 return batch
             self.done(batch)
 
+    def change(self, wanted: Wanted, since: int | None) -> None:
+        """Want something else from now on, or, with `since`, from there on."""
+        self.wanted = wanted
+        if since is not None:
+            self.position = since
+        self._hub.stir()
+
     def holds(self, batch: Batch) -> bool:
         """Whether a batch is still what comes next."""
-        return batch.start == self.position and batch.wanted is self.wanted
+        return self._goes_on(batch.start, batch.wanted)
+
+    def _goes_on(self, start: int, wanted: Wanted) -> bool:
+        return start == self.position and wanted is self.wanted
 
     def done(self, batch: Batch) -> None:
         """Go on behind a batch, unless the client went elsewhere meanwhile."""

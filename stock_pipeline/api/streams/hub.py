@@ -45,7 +45,7 @@ class EventHub:
         self._kept: list[Item] = []
         self._bytes = 0
         self._newest = 0
-        self._grown = asyncio.Event()
+        self._stirred = asyncio.Event()
         self._woken = asyncio.Event()
         self._history = asyncio.Semaphore(4)
         """Readings of old events at once: each occupies a thread."""
@@ -92,10 +92,14 @@ class EventHub:
         """Look for new events now."""
         self._woken.set()
 
-    async def wait(self, position: int) -> None:
-        """Wait until there is something after a position."""
-        while self._newest <= position:
-            await self._grown.wait()
+    async def stirred(self) -> None:
+        """Wait until there is something new, or somebody wants something else."""
+        await self._stirred.wait()
+
+    def stir(self) -> None:
+        """Let all who wait look again."""
+        stirred, self._stirred = self._stirred, asyncio.Event()
+        stirred.set()
 
     async def after(self, position: int, limit: int = BATCH) -> list[Item]:
         """The next events after a position.
@@ -142,8 +146,7 @@ class EventHub:
         self._bytes += sum(item.size for item in items)
         self._newest = items[-1].sequence
         self._trim()
-        grown, self._grown = self._grown, asyncio.Event()
-        grown.set()
+        self.stir()
         return len(items) == BATCH
 
     def _trim(self) -> None:

@@ -153,12 +153,9 @@ class SocketSession:
     async def _subscribe(self, connection: Connection, follower: Follower, message: Subscribe) -> None:
         owner = connection.principal.name if message.mine else None
         async with self._turn:  # what was wanted before is not sent after the answer
-            follower.wanted = Wanted.of(message.tasks, message.kinds, message.severities, owner)
             newest = self._hub.newest
-            if message.since is not None:
-                follower.position = message.since
-            elif not self._subscribed.is_set():
-                follower.position = newest
+            start = newest if message.since is None and not self._subscribed.is_set() else message.since
+            follower.change(Wanted.of(message.tasks, message.kinds, message.severities, owner), start)
             with connection.sending():
                 await self._socket.send_text(_text({"type": "subscribed", "newest": newest}))
                 if message.since is not None and message.since < newest:
