@@ -61,6 +61,7 @@ def newest(
         summary=_summary(publication),
         age=words(publication.age(cache.clock())),
         problem=cache.problem,
+        currency=_currency(publication),
         rows=_drawn(rows, _sparklines(service(request).lake, publication)),
         asked=asked,
         fault=None if confidence is not None or not min_confidence.strip() else "a number from 0 to 1",
@@ -129,6 +130,12 @@ def _summary(publication: Publication) -> dict[str, Any]:
         }
         publication.derived["console-summary"] = kept
     return kept
+
+
+def _currency(publication: Publication) -> str | None:
+    """The currency of all prices, where they share one."""
+    known = publication.frame["currency"].drop_nulls().unique().to_list()
+    return known[0] if len(known) == 1 else None
 
 
 def _drawn(rows: list[dict[str, Any]], sparks: dict[str, str]) -> list[dict[str, Any]]:

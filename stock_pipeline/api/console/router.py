@@ -7,13 +7,18 @@ from fastapi.staticfiles import StaticFiles
 
 from stock_pipeline.api.console import (
     account_pages,
+    alert_pages,
     audit_pages,
+    backtest_pages,
     errors,
     link_pages,
     login_pages,
+    model_pages,
     prediction_pages,
+    quality_pages,
     role_pages,
     symbol_pages,
+    task_pages,
     user_pages,
 )
 from stock_pipeline.api.console.rendering import STATIC
@@ -24,6 +29,11 @@ _PAGES = (
     account_pages,
     prediction_pages,
     symbol_pages,
+    quality_pages,
+    model_pages,
+    backtest_pages,
+    task_pages,
+    alert_pages,
     user_pages,
     role_pages,
     audit_pages,

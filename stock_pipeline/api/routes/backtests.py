@@ -108,7 +108,7 @@ def list_backtests(request: Request, query: Annotated[BacktestQuery, Query()]) -
 )
 def get_backtest(request: Request, backtest_id: ResultId, query: Annotated[NoQuery, Query()]) -> Response:
     """Metrics after costs, parameters, settings, costs paid, versions of data and model, and notes on the method."""
-    found = _found(request, backtest_id)
+    found = result_of(request, backtest_id)
     address = f"/api/backtests/{found.id}"
     page = f"/reports/backtests/{'' if found.origin == 'configured' else 'on_request/'}{found.id}.html"
     links = {name: f"{address}/{name}" for name in ("equity", "trades", "monthly")} | {"report": page}
@@ -124,7 +124,7 @@ def get_backtest(request: Request, backtest_id: ResultId, query: Annotated[NoQue
 )
 def get_backtest_equity(request: Request, backtest_id: ResultId, query: Annotated[TableQuery, Query()]) -> Response:
     """Equity, drawdown, exposure, costs, and what buying and holding and the benchmark had made, by session."""
-    found = _found(request, backtest_id)
+    found = result_of(request, backtest_id)
     return _table(request, found, "equity", service(request).backtests.equity(found), query.format)
 
 
@@ -137,7 +137,7 @@ def get_backtest_equity(request: Request, backtest_id: ResultId, query: Annotate
 )
 def get_backtest_monthly(request: Request, backtest_id: ResultId, query: Annotated[TableQuery, Query()]) -> Response:
     """Compounded return of each calendar month."""
-    found = _found(request, backtest_id)
+    found = result_of(request, backtest_id)
     return _table(request, found, "monthly", service(request).backtests.monthly(found), query.format)
 
 
@@ -150,7 +150,7 @@ def get_backtest_monthly(request: Request, backtest_id: ResultId, query: Annotat
 )
 def list_backtest_trades(request: Request, backtest_id: ResultId, query: Annotated[TradeQuery, Query()]) -> Response:
     """Round trips with prices, costs and the reason of the exit, in the order of their opening."""
-    found = _found(request, backtest_id)
+    found = result_of(request, backtest_id)
     question = {**query.question(), "id": found.id, "finished_at": found.finished_at.isoformat()}
     offset = 0 if query.cursor is None else paging.decode(query.cursor, question, tables.NonNegativeInt)
     trades = service(request).backtests.trades(found)
@@ -168,7 +168,7 @@ def list_backtest_trades(request: Request, backtest_id: ResultId, query: Annotat
 )  # fmt: skip
 def get_backtest_report(request: Request, backtest_id: ResultId, query: Annotated[NoQuery, Query()]) -> Response:
     """The page with curves, monthly table, trades and costs."""
-    found = _found(request, backtest_id)
+    found = result_of(request, backtest_id)
     relative = found.path.relative_to(service(request).backtests.folder.resolve()).with_suffix(".html").as_posix()
     return scripted(request, locate(service(request).backtests.folder, relative, PAGES))
 
@@ -189,7 +189,7 @@ def get_backtest_progress(request: Request, backtest_id: ResultId, query: Annota
     return json_answer(task_json(task)).respond(request)
 
 
-def _found(request: Request, backtest_id: str) -> Found:
+def result_of(request: Request, backtest_id: str) -> Found:
     """A result by its own id or that of its task."""
     results = service(request).backtests
     try:

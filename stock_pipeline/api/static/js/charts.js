@@ -44,6 +44,8 @@ function options(spec, width, height) {
     series: [{ label: "Session", value: "{YYYY}-{MM}-{DD}" }, ...spec.series.map((series) => line(series, WRITE[spec.unit]))],
     bands: spec.bands.map(([upper, lower]) => ({ series: [upper + 1, lower + 1], fill: colour("--band") })),
     legend: { live: true },
+    // without a pointer the legend shows the newest values
+    hooks: { setLegend: [(chart) => { if (chart.legend.idx == null) chart.setLegend({ idx: spec.x.length - 1 }, false); }] },
   };
 }
 
@@ -53,7 +55,9 @@ function draw(figure) {
   const height = plot.classList.contains("low") ? 150 : 250;
   drawn.get(figure)?.destroy();
   plot.replaceChildren();
-  drawn.set(figure, new uPlot(options(spec, plot.clientWidth, height), [spec.x, ...spec.series.map((s) => s.values)], plot));
+  const chart = new uPlot(options(spec, plot.clientWidth, height), [spec.x, ...spec.series.map((s) => s.values)], plot);
+  chart.setLegend({ idx: spec.x.length - 1 });
+  drawn.set(figure, chart);
   figure.dataset.drawn = "yes";
 }
 
