@@ -9,18 +9,19 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from stock_pipeline.access import versions
+from stock_pipeline.access.abuse import Watch
 from stock_pipeline.access.accounts import Accounts
 from stock_pipeline.access.api_keys import ApiKeys
 from stock_pipeline.access.audit import Audit
 from stock_pipeline.access.clock import Clock, utc_now
 from stock_pipeline.access.gate import Gate
 from stock_pipeline.access.key_files import KeyFolder
+from stock_pipeline.access.limits import Limits
 from stock_pipeline.access.links import Links
 from stock_pipeline.access.logins import Logins
 from stock_pipeline.access.oidc import Oidc
@@ -33,10 +34,6 @@ from stock_pipeline.access.tokens import ISSUER, Tokens
 from stock_pipeline.access.totp import SecondFactor
 from stock_pipeline.config.access import AccessSettings
 from stock_pipeline.storage.outbox import AlertOutbox
-
-if TYPE_CHECKING:
-    from stock_pipeline.access.abuse import Watch
-    from stock_pipeline.access.limits import Limits
 
 
 class Access:
@@ -115,8 +112,6 @@ class Access:
     @cached_property
     def watch(self) -> Watch:
         """What counts as abuse."""
-        from stock_pipeline.access.abuse import Watch
-
         return Watch(
             self.engine,
             self.settings,
@@ -129,8 +124,6 @@ class Access:
     @cached_property
     def limits(self) -> Limits:
         """Requests per account and class of routes."""
-        from stock_pipeline.access.limits import Limits
-
         return Limits(self.settings)
 
     @cached_property

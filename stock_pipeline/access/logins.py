@@ -289,7 +289,7 @@ class Logins:
             409 ``set-up-done`` where there is one; else as for `register`.
         """
         if self._access.accounts.any_administrator():
-            raise AccessError(409, "set-up-done", "there is an administrator already", fix="log in")
+            raise _set_up()
         return self._by_link(name, password, secret, "setup", origin)
 
     def reset_password(self, secret: str, password: str, origin: Origin | None = None) -> Account:
@@ -329,6 +329,8 @@ class Logins:
         try:
             with Session(access.engine) as session, session.begin():
                 versions.bump(session)
+                if purpose == "setup" and access.roles.administrators(session):
+                    raise _set_up()
                 access.links.redeem(secret, purpose, session=session)
                 account_id = access.accounts.add(session, name, hashed, (role,), name, origin).id
         except DatabaseIntegrityError as error:
@@ -388,3 +390,7 @@ def _wrong() -> AccessError:
     return AccessError(
         401, "invalid-credentials", "name, password or code is wrong", fix="check them, or ask for a reset link"
     )
+
+
+def _set_up() -> AccessError:
+    return AccessError(409, "set-up-done", "there is an administrator already", fix="log in")

@@ -82,7 +82,8 @@ def admit(session: Session, tried: Attempt, now: datetime, settings: AbuseSettin
     session.execute(
         dialect.insert(ThrottleRow)
         .values(key=tried.counter, failures=0, last_failure_at=now, blocked_until=None)
-        .on_conflict_do_nothing()
+        # locks a row that is there: a right password at the same moment cannot remove it before it is read
+        .on_conflict_do_update(index_elements=[ThrottleRow.key], set_={"key": tried.counter})
     )
     row = session.scalars(select(ThrottleRow).where(ThrottleRow.key == tried.counter).with_for_update()).one()
     if row.blocked_until is not None and row.blocked_until > now:
