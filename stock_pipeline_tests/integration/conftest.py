@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -39,20 +39,38 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def make_app(published_lake: Lake, database_address: str, clock: Clock) -> Callable[..., FastAPI]:  # noqa: F811
-    """Make an application on a fresh database, with settings of ``access``."""
+Make = Callable[..., FastAPI]
 
-    def make(**access: Any) -> FastAPI:
-        sections = {"storage": {"metadata": database_address}, "access": {**PATIENT, **access}}
-        app = with_clock(app_for(published_lake, poll_seconds=60, sections=sections), clock)
+
+def _maker(lake: Lake, address: str, clock: Clock) -> Make:
+    def make(*, allowed_hosts: Sequence[str] | None = None, **access: Any) -> FastAPI:
+        sections = {"storage": {"metadata": address}, "access": {**PATIENT, **access}}
+        app = app_for(lake, poll_seconds=60, sections=sections, allowed_hosts=allowed_hosts)
         app.state.publications.refresh()
-        return app
+        return with_clock(app, clock)
 
     return make
 
 
 @pytest.fixture
-def app(make_app: Callable[..., FastAPI]) -> FastAPI:
-    """An application on a fresh database."""
+def make_app(published_lake: Lake, database_address: str, clock: Clock) -> Make:  # noqa: F811
+    """Make an application on a fresh database, with settings of ``access``: once on SQLite, once on Postgres."""
+    return _maker(published_lake, database_address, clock)
+
+
+@pytest.fixture
+def app(make_app: Make) -> FastAPI:
+    """An application on a fresh database: once on SQLite, once on Postgres."""
     return make_app()
+
+
+@pytest.fixture
+def make_lone_app(published_lake: Lake, sqlite_address: str, clock: Clock) -> Make:  # noqa: F811
+    """The same on SQLite alone, for what has nothing to do with the database."""
+    return _maker(published_lake, sqlite_address, clock)
+
+
+@pytest.fixture
+def lone_app(make_lone_app: Make) -> FastAPI:
+    """The same on SQLite alone."""
+    return make_lone_app()
