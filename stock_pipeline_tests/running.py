@@ -55,9 +55,11 @@ class Running:
 
 
 @contextmanager
-def services_running(config: Path, output: Path, seconds: float = 240) -> Iterator[Running]:
+def services_running(
+    config: Path, output: Path, seconds: float = 240, ports: dict[str, int] | None = None
+) -> Iterator[Running]:
     """Start ``stock-pipeline dev`` on a configuration and wait until it has printed its addresses."""
-    ports = {name: free_port() for name in ("dagster", "mlflow", "api")}
+    ports = ports or {name: free_port() for name in ("dagster", "mlflow", "api")}
     environment = {
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),
