@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import select
@@ -88,8 +89,9 @@ def lines_of(session: Session) -> Lines:
     return frozenset((row.ptype, row.v0, row.v1) for row in rows)
 
 
+@lru_cache(maxsize=32)
 def build(lines: Lines) -> Policy:
-    """Work out what each role holds.
+    """Work out what each role holds; the result is shared and must not be changed.
 
     Permissions that this version does not know, left by another one, are not given to anybody.
     """

@@ -128,6 +128,8 @@ class RoleGrants(RoleReader):
         try:
             self.check_grant(by, [role])
         except AccessError as error:
+            if error.status != 403:
+                raise
             self._refused(action, ("account", account_name), by, origin, error, role)
             raise
         with self._changing() as (session, known):
