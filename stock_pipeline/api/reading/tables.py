@@ -28,6 +28,7 @@ _DAMAGE = (
     DeltaError,
     OSError,
     ValueError,
+    TypeError,
     KeyError,
     pl.exceptions.PolarsError,
     pl.exceptions.PanicException,
