@@ -1,4 +1,5 @@
-"""Connections that would not end: of clients that take nothing, and of those who listen when the service stops.
+"""Connections that would not end: of clients that take nothing or whose headers do not end, and of those who listen
+when the service stops.
 
 A client that stops reading fills the buffers of its connection, and from then on every sending waits. Without a limit
 it would keep its connection, and what is written for it, for as long as it likes.
@@ -17,11 +18,37 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 PATIENCE_SECONDS = 30.0
 """How long a client may take nothing."""
 
+MOST_HEAD_BYTES = 65_536
+"""Bytes of a request line with its headers."""
+
+_END = b"\r\n\r\n"
+
 
 class PatientHttp(HttpToolsProtocol):
     """HTTP with a limit of patience."""
 
     _patience: asyncio.TimerHandle | None = None
+    _head: int | None = 0
+    """Bytes of the head that is being read; ``None`` while it is not one."""
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless the head of a request has become too long."""
+        if self._head is not None:
+            self._head += len(data.partition(_END)[0])  # a body may follow in the same piece
+            if self._head > MOST_HEAD_BYTES:
+                self.send_400_response("the headers are too long")
+                return
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """The head is over."""
+        self._head = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next that comes is a head."""
+        self._head = 0
+        super().on_message_complete()
 
     def pause_writing(self) -> None:
         """Begin to lose patience."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,9 +67,15 @@ def app(make_app: Make) -> FastAPI:
 
 
 @pytest.fixture
-def make_lone_app(published_lake: Lake, sqlite_address: str, clock: Clock) -> Make:  # noqa: F811
-    """The same on SQLite alone, for what has nothing to do with the database."""
-    return _maker(published_lake, sqlite_address, clock)
+def make_lone_app(published_lake: Lake, migrated_file: Path, tmp_path: Path, clock: Clock) -> Make:  # noqa: F811
+    """The same on SQLite alone, for what has nothing to do with the database; each application has one of its own."""
+
+    def make(**options: Any) -> FastAPI:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.db"
+        shutil.copyfile(migrated_file, path)
+        return _maker(published_lake, f"sqlite:///{path}", clock)(**options)
+
+    return make
 
 
 @pytest.fixture
