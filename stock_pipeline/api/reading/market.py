@@ -126,7 +126,9 @@ class Market:
         """Risk of each session with the return of the next one, and whether it was worse than the value at risk."""
         risk = tables.read_or_empty(self.lake, RISK, **chosen)
         if risk.is_empty():
-            return pl.DataFrame(schema=dict.fromkeys((*_RISKS, "next_return", "exceeded_95", "exceeded_99"), pl.Null()))
+            floats = dict.fromkeys((*_RISKS[1:], "next_return"), pl.Float64())
+            flags = dict.fromkeys(("exceeded_95", "exceeded_99"), pl.Boolean())
+            return pl.DataFrame(schema={"session": pl.Date(), **floats, **flags})
         with tables.stored(BARS):
             # the bar after the range belongs to the last forecast in it
             bars = self.lake.read(

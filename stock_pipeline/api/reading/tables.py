@@ -163,7 +163,7 @@ def between(start: date | None, end: date | None, newest: date) -> tuple[date, d
         422 where it ends before it starts.
     """
     last = newest if end is None else end
-    first = max(date.min + YEAR, last) - YEAR if start is None else start
+    first = max(date.min + YEAR, min(last, newest)) - YEAR if start is None else start
     if first > last:
         message = f"the range from {first} to {last} ends before it starts"
         errors = [{"parameter": "from", "message": message, "value": str(start)}]
