@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 from stock_pipeline.access import abuse_rules as rules
 from stock_pipeline.access import throttle, versions
 from stock_pipeline.access.abuse_rules import LOG_IN, REFUSAL, Finding
-from stock_pipeline.access.audit import Audit, entry_of
-from stock_pipeline.access.audit_entry import AuditEntry
+from stock_pipeline.access.audit import RAW, Audit
+from stock_pipeline.access.audit_entry import AuditEntry, read_entry
 from stock_pipeline.access.clock import Clock, utc_now
 from stock_pipeline.access.places import device_of, network_of, source_of
 from stock_pipeline.access.principal import Origin, Principal
@@ -367,8 +367,8 @@ class Watch:
         return f"unknown:{digest.hexdigest()[:16]}"
 
     def _recent(self, session: Session, since: datetime, *conditions) -> list[AuditEntry]:
-        query = select(AuditRow).where(AuditRow.at > since, *conditions).order_by(AuditRow.sequence)
-        return [entry_of(row) for row in session.scalars(query)]
+        query = RAW.where(AuditRow.at > since, *conditions).order_by(AuditRow.sequence)
+        return [read_entry(row) for row in session.execute(query)]
 
     def _forget_refusals(self, now: datetime) -> None:
         old: Iterable[tuple[str, str | None]] = [

@@ -12,11 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, Select, event, func, insert, null, select, update
+from sqlalchemy import Engine, Select, Text, event, func, insert, null, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from stock_pipeline.access.audit_entry import RESULTS, AuditEntry, Result
+from stock_pipeline.access.audit_entry import COLUMNS, RESULTS, AuditEntry, Result, read_entry
 from stock_pipeline.access.audit_key import AuditFiles
 from stock_pipeline.access.clock import Clock, utc_now
 from stock_pipeline.access.principal import Origin, Principal
@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from stock_pipeline.access.audit_report import ComplianceReport
     from stock_pipeline.access.audit_verify import Verification
 
+RAW = select(
+    *(
+        type_coerce(column, Text).label(column.key) if column.key in ("at", "detail", "before", "after") else column
+        for column in (AuditRow.__table__.c[name] for name in COLUMNS)
+    )
+)
+"""Reads entries as the database holds them; see `audit_entry.read_entry`."""
+
 _PENDING = "audit_anchor"
+_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,19 +183,23 @@ class Audit:
         limit
             Most entries.
         """
-        query = (filters or AuditFilter()).apply(select(AuditRow)).order_by(AuditRow.sequence.desc()).limit(limit)
+        query = (filters or AuditFilter()).apply(RAW).order_by(AuditRow.sequence.desc()).limit(limit)
         if after is not None:
             query = query.where(AuditRow.sequence < after)
         with Session(reading(self.engine)) as session:
-            return [entry_of(row) for row in session.scalars(query)]
+            return [read_entry(row) for row in session.execute(query)]
 
     def stream(self, filters: AuditFilter | None = None) -> Iterator[AuditEntry]:
-        """Entries, oldest first, without holding all of them in memory."""
-        query = (filters or AuditFilter()).apply(select(AuditRow)).order_by(AuditRow.sequence)
-        with Session(reading(self.engine)) as session:
-            for row in session.scalars(query.execution_options(yield_per=500)):
-                session.expunge(row)
-                yield entry_of(row)
+        """Entries, oldest first, in short reads: however slow the reader is, no transaction stays open."""
+        query = (filters or AuditFilter()).apply(RAW).order_by(AuditRow.sequence).limit(_PAGE)
+        last: int | None = None
+        while True:
+            with Session(reading(self.engine)) as session:
+                rows = session.execute(query if last is None else query.where(AuditRow.sequence > last)).all()
+            yield from map(read_entry, rows)
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1].sequence
 
     def verify(self) -> Verification:
         """Check every seal and the links between them; see `audit_verify.verify`."""
@@ -271,13 +284,3 @@ class Audit:
 
 def _rolled_back(session: Session, _previous: Any) -> None:
     session.info[_PENDING] = None
-
-
-def entry_of(row: AuditRow) -> AuditEntry:
-    """The entry that a row of the database holds."""
-    return AuditEntry(
-        sequence=row.sequence, at=row.at, actor=row.actor, actor_kind=row.actor_kind, action=row.action,
-        object_kind=row.object_kind, object_id=row.object_id, result=row.result, address=row.address,
-        user_agent=row.user_agent, session_id=row.session_id, request_id=row.request_id, run_id=row.run_id,
-        detail=row.detail, before=row.before, after=row.after,
-    )  # fmt: skip

@@ -7,7 +7,7 @@ import hmac
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
@@ -91,6 +91,59 @@ class AuditEntry:
         }
         values |= {name: _mapping(getattr(self, name)) for name in _VALUES}
         return replace(self, at=self.at.astimezone(UTC), **values)
+
+
+COLUMNS = tuple(field.name for field in fields(AuditEntry))
+"""Fields of an entry in their order, which are the columns of its row."""
+
+
+def read_entry(row: Any, *, strict: bool = False) -> AuditEntry:
+    """The entry in a row as the database holds it, its instant and values not yet made into Python's.
+
+    Parameters
+    ----------
+    row
+        Has every field of an entry as an attribute.
+    strict
+        Refuse a field that is not in the form in which it was written. Otherwise what cannot be read is shown as
+        text, so that one damaged entry does not keep people from all the others.
+
+    Raises
+    ------
+    ValueError
+        A field is not of its form; only where that is asked for.
+    """
+    values: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
+    if any(value is not None and not isinstance(value, str) for value in values.values()):
+        if strict:
+            raise ValueError("not a text")
+        values = {name: None if value is None else str(value) for name, value in values.items()}
+    try:
+        at = _instant(row.at)
+    except (ValueError, TypeError):
+        if strict:
+            raise
+        at = datetime.fromtimestamp(0, UTC)
+    for name in _VALUES:
+        value = getattr(row, name)
+        try:
+            values[name] = json.loads(value) if isinstance(value, str) else value
+            if not strict and not isinstance(values[name], dict | None):
+                raise ValueError("not a mapping")
+        except (ValueError, RecursionError):
+            if strict:
+                raise ValueError("not JSON") from None
+            values[name] = {"unreadable": cut(str(value), LONGEST_TEXT)}
+    return AuditEntry(sequence=row.sequence, at=at, **values)
+
+
+def _instant(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    at = datetime.fromisoformat(value)
+    if at.tzinfo is not None or at.isoformat(" ", "microseconds") != value:
+        raise ValueError("not the form in which instants are stored")
+    return at.replace(tzinfo=UTC)
 
 
 def cut(text: str, longest: int) -> str:

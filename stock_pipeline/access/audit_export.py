@@ -6,20 +6,19 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from stock_pipeline.access.audit_entry import AuditEntry
+from stock_pipeline.access.audit_entry import COLUMNS, AuditEntry
 from stock_pipeline.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from stock_pipeline.access.audit import Audit
 
 FORMATS = ("jsonl", "csv")
-COLUMNS = tuple(field.name for field in fields(AuditEntry))
 
-_STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def export(audit: Audit, format: str, since: datetime | None = None, until: datetime | None = None) -> Iterator[str]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hmac
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from stock_pipeline.access.audit_entry import AuditEntry
+from stock_pipeline.access.audit_entry import COLUMNS, AuditEntry, read_entry
 from stock_pipeline.access.audit_key import Anchor
 from stock_pipeline.core.errors import IntegrityError
 from stock_pipeline.storage.database import reading
@@ -26,14 +24,7 @@ MOST_FAULTS = 500
 """Faults that are named one by one."""
 
 _MOST_MOVES = 200
-_FIELDS = (
-    "actor", "actor_kind", "action", "object_kind", "object_id", "result", "address", "user_agent", "session_id",
-    "request_id", "run_id",
-)  # fmt: skip
-_QUERY = text(
-    f"SELECT sequence, at, {', '.join(_FIELDS)}, detail, before, after, previous_seal, seal"
-    " FROM audit_entry ORDER BY sequence"
-)
+_QUERY = text(f"SELECT {', '.join(COLUMNS)}, previous_seal, seal FROM audit_entry ORDER BY sequence")
 """As the database holds it: what cannot even be read as the field that it should be is a finding, not an error."""
 
 
@@ -204,28 +195,12 @@ def _rows(session: Session) -> Iterator[Row[Any]]:
 
 def _parsed(row: Row[Any]) -> AuditEntry | None:
     """The entry, ``None`` where a field is not of its form."""
-    values: dict[str, Any] = {name: getattr(row, name) for name in _FIELDS}
-    if any(value is not None and not isinstance(value, str) for value in values.values()):
-        return None
     try:
-        at = _instant(row.at)
-        for name in ("detail", "before", "after"):
-            value = getattr(row, name)
-            values[name] = json.loads(value) if isinstance(value, str) else value
-        entry = AuditEntry(sequence=row.sequence, at=at, **values)
+        entry = read_entry(row, strict=True)
         entry.canonical()
     except (ValueError, TypeError, RecursionError):
         return None
     return entry
-
-
-def _instant(value: Any) -> datetime:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC)
-    at = datetime.fromisoformat(value)
-    if at.tzinfo is not None or at.isoformat(" ", "microseconds") != value:
-        raise ValueError("not the form in which instants are stored")
-    return at.replace(tzinfo=UTC)
 
 
 def _other_key(walk: _Walk, anchor: Anchor | None, audit: Audit) -> bool:

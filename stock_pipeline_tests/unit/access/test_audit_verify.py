@@ -270,13 +270,25 @@ def test_an_anchor_that_lags_is_no_fault(copies: Callable[[], tuple[Engine, Audi
     assert audit.verify().intact
 
 
+def test_a_damaged_entry_keeps_nobody_from_the_others(copies: Callable[[], tuple[Engine, Audit]]) -> None:
+    engine, audit = copies()
+    edit(engine, 2, "detail", "not json")
+    edit(engine, 3, "at", "yesterday")
+    edit(engine, 4, "before", "[1]")
+    assert [entry.sequence for entry in audit.entries()] == list(range(LENGTH, 0, -1))
+    assert len(list(audit.export("csv"))) == LENGTH + 1
+    assert audit.entries(after=3, limit=1)[0].detail == {"unreadable": "not json"}
+    assert [fault.sequence for fault in audit.verify().faults] == [2, 3, 4]
+
+
 def test_a_long_trail_of_faults_is_bounded(sqlite_database: Engine, tmp_path: Path) -> None:
     audit = Audit(sqlite_database, tmp_path / "home")
-    fill(audit, 700)
+    fill(audit, 1010)
     run(sqlite_database, "UPDATE audit_entry SET actor = 'mallory' WHERE sequence > 1")
     found = audit.verify()
-    assert found.entries == 700
-    assert len(found.faults) + found.further >= 699
+    assert found.entries == 1010
+    assert [entry.sequence for entry in audit.stream()] == list(range(1, 1011))  # read in pages
+    assert len(found.faults) + found.further >= 1009
     assert len(found.faults) <= 501
 
 
