@@ -118,9 +118,10 @@ def test_a_page_that_changes_is_read_again(app: FastAPI, viewer: TestClient) -> 
     [
         "quality.stamp", "backtests/sma_cross.json", "predictions/abc.json", "backtests/linked.html",
         "backtests/folder/page.html", "backtests/loop.html", "backtests/", "backtests/on_request",
-        "data_docs/.hidden.html", ".data_docs-1/index.html", "data_docs/static/run.js", "backtests/..%2f..%2foutside.html",
-        "backtests/%2e%2e/%2e%2e/outside.html", "data_docs/%2e%2e%2f%2e%2e%2foutside.html", "backtests//sma_cross.html",
-        "backtests/%2fetc%2fpasswd", "backtests/sma_cross.html%00.html", "backtests/a%5c..%5cb.html", "nothing.html",
+        "data_docs/.hidden.html", ".data_docs-1/index.html", "data_docs/static/run.js",
+        "backtests/..%2f..%2foutside.html", "backtests/%2e%2e/%2e%2e/outside.html",
+        "data_docs/%2e%2e%2f%2e%2e%2foutside.html", "backtests//sma_cross.html", "backtests/%2fetc%2fpasswd",
+        "backtests/sma_cross.html%00.html", "backtests/a%5c..%5cb.html", "nothing.html",
     ],
 )  # fmt: skip
 def test_nothing_else_is_served(viewer: TestClient, path: str) -> None:

@@ -186,6 +186,16 @@ def test_everything_about_one_symbol(app: FastAPI, viewer: TestClient, lake: Lak
     assert set(early["undefined"]) == {"prices", "predictions", "risk"}
 
 
+@pytest.mark.requirement("R8.2")
+def test_a_symbol_shows_no_more_than_its_reader_may_see(app: FastAPI, viewer: TestClient) -> None:
+    _, key = app.state.service.access.keys.create("the-viewer", "narrow", ["predictions:read"], by="system")
+    found = TestClient(app, headers={"X-API-Key": key}).get("/api/symbols/AAPL", params=WHOLE)
+    detail = SymbolDetail.model_validate(found.json())
+    assert (detail.risk, detail.findings) == ({}, [])
+    assert set(detail.undefined) == {"risk", "findings"}
+    assert detail.prices == viewer.get("/api/symbols/AAPL", params=WHOLE).json()["prices"]
+
+
 @pytest.mark.requirement("A6")
 @pytest.mark.parametrize("path", ["/api/symbols/AAPL", "/api/risk/AAPL", "/api/quality/AAPL", "/api/quality/sessions"])
 @pytest.mark.parametrize(

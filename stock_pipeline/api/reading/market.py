@@ -89,8 +89,10 @@ class Market:
             )
         return found.row(0, named=True)
 
-    def symbol(self, symbol: str, start: date | None, end: date | None) -> dict[str, Any]:
-        """Everything about one symbol within a range of sessions, as arrays."""
+    def symbol(
+        self, symbol: str, start: date | None, end: date | None, *, with_risk: bool, with_quality: bool
+    ) -> dict[str, Any]:
+        """Everything about one symbol within a range of sessions, as arrays; empty where the reader may not see it."""
         line = self.known(symbol)
         first, last = tables.between(start, end, line["last_session"])
         chosen = {"start": first, "end": last, "symbols": [symbol]}
@@ -102,8 +104,8 @@ class Market:
             "prices": tables.columns(self._prices(chosen)),
             "predictions": tables.columns(predictions),
             "outcomes": _judged(predictions),
-            "risk": tables.columns(self._risk_with_losses(chosen)),
-            "findings": self._findings(chosen),
+            "risk": tables.columns(self._risk_with_losses(chosen)) if with_risk else {},
+            "findings": self._findings(chosen) if with_quality else [],
         }
 
     def _prices(self, chosen: dict[str, Any]) -> pl.DataFrame:

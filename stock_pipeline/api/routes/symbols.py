@@ -8,7 +8,7 @@ import polars as pl
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from stock_pipeline.api import paging
-from stock_pipeline.api.dependencies import no_repeats, publications, require, service
+from stock_pipeline.api.dependencies import no_repeats, principal, publications, require, service
 from stock_pipeline.api.problems import problem_responses
 from stock_pipeline.api.schemas_market import RangeQuery, SymbolDetail, SymbolLine, SymbolQuery
 from stock_pipeline.api.table_answers import NOT_MODIFIED, send
@@ -21,6 +21,7 @@ router = APIRouter(
     responses={**NOT_MODIFIED, **problem_responses(404, 422, 503)},
 )
 
+_NEEDED = {"risk": "risk:read", "findings": "quality:read"}
 _EMPTY = {
     "predictions": "nothing was published for this symbol within the range",
     "risk": "there is no risk of this symbol within the range",
@@ -68,8 +69,15 @@ def get_symbol(
     symbol: Annotated[Symbol, Path(description="one symbol", examples=["IBM"])],
     query: Annotated[RangeQuery, Query()],
 ) -> Response:
-    """Prices, predictions against what happened, the interval, exceedances of the value at risk, and findings."""
-    found = service(request).market.symbol(symbol, query.start, query.end)
+    """Prices, predictions against what happened, the interval, exceedances of the value at risk, and findings.
+
+    Risk and findings are left empty for readers without `risk:read` and `quality:read`.
+    """
+    who = principal(request)
+    lacking = {part: permission for part, permission in _NEEDED.items() if not who.may(permission)}
+    found = service(request).market.symbol(
+        symbol, query.start, query.end, with_risk="risk" not in lacking, with_quality="findings" not in lacking
+    )
     publication = publications(request).current
     newest = None
     if publication is not None and publication.has(symbol=symbol):
@@ -77,4 +85,5 @@ def get_symbol(
         newest = publication.detail(publication.frame["prediction_id"][position])
     parts = {name: len(next(iter(found[name].values()), [])) for name in _EMPTY}
     undefined = {name: reason for name, reason in _EMPTY.items() if not parts[name]}
+    undefined |= {part: f"reading this needs the permission {permission}" for part, permission in lacking.items()}
     return send(request, {**found, "newest_prediction": newest, "undefined": undefined}, rows=sum(parts.values()))
