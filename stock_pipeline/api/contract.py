@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 
+from stock_pipeline.api import contract_examples
 from stock_pipeline.api.cookies import name as cookie_name
 from stock_pipeline.api.dependencies import PUBLIC
 from stock_pipeline.api.problems import MEDIA_TYPE, Problem
@@ -66,6 +67,7 @@ def _completed(app: FastAPI, document: dict[str, Any]) -> dict[str, Any]:
     for name in _UNUSED:
         schemas.pop(name, None)
     _drop_unused(document)
+    contract_examples.complete(document)
     return document
 
 

@@ -41,6 +41,23 @@ class NoQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+LINEAGE: dict[str, Any] = {
+    "model_name": "us_sample",
+    "model_version": "4",
+    "arm": "champion",
+    "fallback_level": 0,
+    "fallback_reason": None,
+    "feature_set_hash": "c0ffee0123456789",
+    "lake_version": "12",
+    "config_version": "3f2a90b1",
+    "code_version": "0.1.0+5002103",
+    "seed": 7,
+    "published_at": "2023-07-01T00:31:04Z",
+    "publication_id": "8d0c2b1f9a7e6d5c4b3a2918",
+    "publication_version": 12,
+}
+
+
 class Prediction(BaseModel):
     """What is expected of one symbol from one session on."""
 
@@ -130,6 +147,8 @@ class Lineage(BaseModel):
 
 class PredictionDetail(Prediction):
     """One prediction with its lineage."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE | {"lineage": LINEAGE}]})
 
     lineage: Lineage
 

@@ -51,7 +51,7 @@ class LogInRequest(Input):
     code: Code | None = None
 
 
-class RefreshRequest(Input):
+class TokenRefresh(Input):
     """The newest refresh token of a session."""
 
     refresh_token: Annotated[SecretStr, Field(max_length=500, examples=["spr_3fJ0..."])]

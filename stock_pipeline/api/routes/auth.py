@@ -21,7 +21,7 @@ from stock_pipeline.api.schemas_accounts import (
     Me,
     PasswordByLink,
     PasswordChange,
-    RefreshRequest,
+    TokenRefresh,
     Registration,
     SecondFactorBegun,
     SecondFactorCode,
@@ -90,7 +90,7 @@ def log_in(request: Request, given: LogInRequest) -> Tokens:
 
 
 @router.post("/api/auth/refresh", summary="Get new tokens", dependencies=OPEN, responses=problem_responses(401, 429))
-def refresh(request: Request, given: RefreshRequest) -> Tokens:
+def refresh(request: Request, given: TokenRefresh) -> Tokens:
     """Exchange the newest refresh token of a session for new tokens; using one twice ends the session."""
     pair = service(request).access.logins.refresh(given.refresh_token.get_secret_value(), origin(request))
     return _tokens(pair)
