@@ -21,13 +21,13 @@ from stock_pipeline.api.schemas_accounts import (
     Me,
     PasswordByLink,
     PasswordChange,
-    TokenRefresh,
     Registration,
     SecondFactorBegun,
     SecondFactorCode,
     SecondFactorRemoval,
     SetupRequest,
     StepUpRequest,
+    TokenRefresh,
     Tokens,
 )
 from stock_pipeline.api.schemas_admin import NoQuery
