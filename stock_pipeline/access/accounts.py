@@ -66,7 +66,8 @@ class Accounts:
     """Makes, finds and changes accounts. Every change is written to the audit trail here."""
 
     def __init__(self, access: Access) -> None:
-        self._access = access
+        # the first use of the roles writes their defaults, which cannot be done inside a transaction of accounts
+        self._access, self._roles = access, access.roles
 
     def create(
         self,
@@ -96,7 +97,7 @@ class Accounts:
     def prepare(self, name: str, password: str | None, roles: Sequence[str], by: Principal | str) -> str | None:
         """Check what a new account is made of, and hash its password; nothing is written."""
         check_name(name)
-        self._access.roles.check_grant(by, roles)
+        self._roles.check_grant(by, roles)
         if password is None:
             return None
         self._access.passwords.check(password, name)
@@ -129,7 +130,7 @@ class Accounts:
         )
         session.add(row)
         session.flush()
-        self._access.roles.give(session, row.id, roles)
+        self._roles.give(session, row.id, roles)
         self._access.audit.record(
             "account.create",
             actor=by,
@@ -189,13 +190,13 @@ class Accounts:
         if search:
             query = query.where(AccountRow.name_key.contains(key_of(printable(search)), autoescape=True))
         with Session(reading(self._access.engine)) as session:
-            given = self._access.roles.given_to_all(session)
+            given = self._roles.given_to_all(session)
             return [self._account(session, row, given.get(row.id, ())) for row in session.scalars(query)]
 
     def any_administrator(self) -> bool:
         """Whether there is somebody who can come in and manage accounts and roles."""
         with Session(reading(self._access.engine)) as session:
-            return bool(self._access.roles.administrators(session))
+            return bool(self._roles.administrators(session))
 
     def disable(self, name: str, by: Principal | str, origin: Origin | None = None) -> Account:
         """Let an account in no more, and end its sessions.
@@ -206,7 +207,7 @@ class Accounts:
             403 ``forbidden``, 404 ``account-not-found``, 409 ``last-administrator``.
         """
         with self._changing("account.disable", name, by, origin) as (session, row):
-            with self._access.roles.administrator_remains(session):
+            with self._roles.administrator_remains(session):
                 row.disabled_at = row.disabled_at or self._access.clock()
             self._access.sessions.end(session, SessionRow.account_id == row.id, "account disabled")
         return self.get(name)
@@ -245,8 +246,8 @@ class Accounts:
             403 ``forbidden``, 404 ``account-not-found``, 409 ``last-administrator``.
         """
         with self._changing("account.delete", name, by, origin) as (session, row):
-            with self._access.roles.administrator_remains(session):
-                self._access.roles.forget(session, row.id)
+            with self._roles.administrator_remains(session):
+                self._roles.forget(session, row.id)
             session.delete(row)
 
     def set_password(self, name: str, password: str, by: Principal | str, origin: Origin | None = None) -> None:
@@ -325,7 +326,7 @@ class Accounts:
     def may_change(self, by: Principal | str, account: Account) -> None:
         """Refuse to let somebody change an account that may do more than they: its password would be a way up."""
         if not (isinstance(by, Principal) and by.account_id == account.id):
-            self._access.roles.check_grant(by, account.roles)
+            self._roles.check_grant(by, account.roles)
 
     @contextmanager
     def _changing(
@@ -352,7 +353,7 @@ class Accounts:
     def _state(self, session: Session, row: AccountRow) -> dict[str, object]:
         return {
             "name": row.name,
-            "roles": list(self._access.roles.given(session, row.id)),
+            "roles": list(self._roles.given(session, row.id)),
             "disabled": row.disabled_at is not None,
             "locked_until": None if row.locked_until is None else row.locked_until.isoformat(),
         }
@@ -362,7 +363,7 @@ class Accounts:
         return Account(
             id=row.id,
             name=row.name,
-            roles=self._access.roles.given(session, row.id) if roles is None else roles,
+            roles=self._roles.given(session, row.id) if roles is None else roles,
             created_at=row.created_at,
             disabled=row.disabled_at is not None,
             locked_until=row.locked_until if row.locked_until and row.locked_until > now else None,

@@ -43,6 +43,9 @@ _LIFE = 600
 _LEEWAY = 60
 _TIMEOUT = 10.0
 _FRESH = 3600.0
+_LOOK_AGAIN = 10.0
+"""Seconds after which the keys are fetched anew for one that is not known: a forger must not make us a flood."""
+
 _LARGEST = 1_000_000
 _SECOND_FACTORS = frozenset({"mfa", "otp", "hwk", "swk", "fpt", "face", "sms"})
 """Values of ``amr`` (RFC 8176) that say that the provider has asked for a second factor."""
@@ -311,7 +314,7 @@ class Oidc:
     def _known_jwks(self, *, again: bool) -> dict[str, Any]:
         address = self._known_metadata()["jwks_uri"]
         with self._lock:
-            if self._jwks is None or time.monotonic() - self._jwks[0] > (_TIMEOUT if again else _FRESH):
+            if self._jwks is None or time.monotonic() - self._jwks[0] > (_LOOK_AGAIN if again else _FRESH):
                 self._jwks = time.monotonic(), _get(address)
             return self._jwks[1]
 
