@@ -1,13 +1,10 @@
-"""The tutorial is true: its commands are run as they stand, with the plug pulled in the middle."""
+"""The tutorial and the ten usual jobs are true: their commands are run as they stand, on real services."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,16 +12,16 @@ import psutil
 import pytest
 
 from stock_pipeline.config import Settings
+from stock_pipeline_tests import documents
 from stock_pipeline_tests.conftest import REPOSITORY
 from stock_pipeline_tests.running import Running, services_running
 
 TUTORIAL = REPOSITORY / "docs" / "tutorial" / "a-team-at-work.md"
-PART = re.compile(
-    r"^<!-- test: (?P<mark>\w+) -->$|^```(?P<kind>bash|python) run(?:=(?P<file>\S+))?\n(?P<text>.*?)^```$", re.M | re.S
-)
+JOBS = REPOSITORY / "docs" / "how-to" / "use-the-api.md"
+
+pytestmark = [pytest.mark.slow]
 
 
-@pytest.mark.slow
 @pytest.mark.requirement("R2.1", "R2.2", "R2.5", "R5.1", "R5.4", "R8.1", "R8.2", "R8.4", "V5")
 def test_the_tutorial_runs_as_it_stands(copy_of_finished: Callable[[], Settings], tmp_path: Path) -> None:
     settings = copy_of_finished()
@@ -33,17 +30,15 @@ def test_the_tutorial_runs_as_it_stands(copy_of_finished: Callable[[], Settings]
     with ExitStack() as stack:
         running = stack.enter_context(services_running(settings.config_file, tmp_path / "dev.log"))
         ports = _ports(running)
-        for mark, file, text in _parts():
-            if mark == "kill":
+        for part in documents.parts(TUTORIAL):
+            if part.mark == "kill":
                 _kill(running)
-            elif mark == "start":
+            elif part.mark == "start":
                 running = stack.enter_context(
                     services_running(settings.config_file, tmp_path / "again.log", ports=ports)
                 )
-            elif file:
-                (folder / file).write_text(text)
             else:
-                _run(text, folder, running, settings)
+                documents.run(part, folder, running, settings)
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     states = [event["state"] for event in events if event["kind"] == "task.state"]
     assert states[0] == "queued"
@@ -53,26 +48,24 @@ def test_the_tutorial_runs_as_it_stands(copy_of_finished: Callable[[], Settings]
     assert json.loads((folder / "ended.json").read_text())["attempts"] == 2
 
 
-def _parts() -> Iterator[tuple[str | None, str | None, str]]:
-    for found in PART.finditer(TUTORIAL.read_text()):
-        yield found["mark"], found["file"], found["text"] or ""
-
-
-def _run(text: str, folder: Path, running: Running, settings: Settings) -> None:
-    environment = {
-        **{name: value for name, value in os.environ.items() if name not in ("STOCK_PIPELINE_HOME", "DAGSTER_HOME")},
-        "API": running.api.rstrip("/"),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(REPOSITORY),
-        "STOCK_PIPELINE_CONFIG": str(settings.config_file),
-    }
-    log = folder / "shell.log"
-    with log.open("ab") as output:  # not a pipe: what is left running in the background would keep it open
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text],
-            cwd=folder, env=environment, stdout=output, stderr=output, timeout=240,
-        )  # fmt: skip
-    assert done.returncode == 0, f"{text}\n{log.read_text()[-3000:]}"
+@pytest.mark.requirement("A1", "A2", "A3", "A4", "A5", "A6", "R1.2", "R2.1", "R2.3", "R8.1", "R8.4")
+def test_the_ten_usual_jobs_run_as_they_stand(copy_of_finished: Callable[[], Settings], tmp_path: Path) -> None:
+    settings = copy_of_finished()
+    folder = tmp_path / "ana"
+    folder.mkdir()
+    with services_running(settings.config_file, tmp_path / "dev.log") as running:
+        shell = documents.environment(running, settings)
+        for name, role, password in (
+            ("ana", "operator", "four blue kites over dover"),
+            ("ada", "administrator", "seven tall ships sail 1851"),
+        ):
+            subprocess.run(
+                ["stock-pipeline", "users", "create", name, "--role", role, "--password-stdin"],
+                input=password, text=True, check=True, env=shell, cwd=folder,
+            )  # fmt: skip
+        for part in documents.parts(JOBS):
+            documents.run(part, folder, running, settings)
+    assert b"<html" in (folder / "report.html").read_bytes()
 
 
 def _ports(running: Running) -> dict[str, int]:
