@@ -345,6 +345,7 @@ class PublicationCache:
                 return False
             previous, self._current, self._source, self.problem = self._current, fresh, source, None
             if previous is not None:
+                previous.derived.clear()  # few will ask for it again, and answers take room
                 self._remember(previous)
             _log.info("publication loaded", version=version, session=str(fresh.session), rows=len(fresh.rows))
             return True
