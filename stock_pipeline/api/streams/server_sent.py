@@ -71,6 +71,7 @@ class EventStream(Response):
             try:
                 await asyncio.wait([*tasks, connection.ended], return_when=asyncio.FIRST_COMPLETED)
             finally:
+                blocked = connection.blocked
                 for task in tasks:
                     task.cancel()
                 results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -80,7 +81,7 @@ class EventStream(Response):
                     ended = result
                 elif isinstance(result, Exception):
                     raise result
-            if ended is not None and not connection.blocked:
+            if ended is not None and not blocked:
                 # the reason is the last word; whoever takes nothing would not take that either
                 words = orjson.dumps({"code": ended.code, "reason": ended.reason}).decode()
                 await _write(send, f"event: end\ndata: {words}\n\n", more=False)
