@@ -35,7 +35,7 @@ def list_users(request: Request, query: Annotated[UserQuery, Query()]) -> Page[A
     return Page(items=[AccountInfo(**account_fields(account)) for account in page], next_cursor=following)
 
 
-@router.post("", summary="Make an account", status_code=201, dependencies=MANAGE, responses=problem_responses(409))
+@router.post("", summary="Make an account", status_code=201, dependencies=MANAGE, responses=problem_responses(404, 409))
 def create_user(request: Request, wanted: NewUser) -> CreatedUser:
     """Make an account; without a password the answer holds a one-time link that sets it."""
     who, access = principal(request), service(request).access
