@@ -6,6 +6,7 @@ deletion, insertion and change of order. Writers take turns at the row that hold
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, Select, Text, event, func, insert, null, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from stock_pipeline.access.audit_entry import COLUMNS, RESULTS, AuditEntry, Result, read_entry
 from stock_pipeline.access.audit_key import AuditFiles
 from stock_pipeline.access.clock import Clock, utc_now
 from stock_pipeline.access.principal import Origin, Principal
-from stock_pipeline.core.errors import ConfigurationError
+from stock_pipeline.core.errors import ConfigurationError, IntegrityError
+from stock_pipeline.observability.logging import get_logger
 from stock_pipeline.storage.database import reading
 from stock_pipeline.storage.database.tables.accounts import AuditHeadRow, AuditRow
 
@@ -38,6 +40,7 @@ RAW = select(
 
 _PENDING = "audit_anchor"
 _PAGE = 1000
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,14 @@ class AuditFilter:
             else:
                 query = query.where(getattr(AuditRow, name) == value)
         return query
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """What the anchor will be told when a transaction is committed."""
+
+    follows: bool
+    end: tuple[int, str] | None
 
 
 class Audit:
@@ -229,9 +240,7 @@ class Audit:
         """
         faults = [str(fault) for fault in self.verify().faults]
         sequence = self.record("audit.anchor", actor=by, detail={"reason": reason, "faults_before": faults})
-        with Session(reading(self.engine)) as session:
-            head = session.execute(select(AuditHeadRow.sequence, AuditHeadRow.seal)).one()
-        self.files.set_anchor(head.sequence, head.seal)
+        self.files.set_anchor(*self._end())
         return sequence
 
     # ---------------------------------------------------------------- parts
@@ -265,22 +274,46 @@ class Audit:
         return found.sequence, found.seal
 
     def _remember_after_commit(self, session: Session, sequence: int, seal: str) -> None:
+        """Let the anchor follow once this is committed, if the trail still holds what the anchor remembers now.
+
+        That is looked up here, in the transaction: a second connection for it could be one too many.
+        """
         if _PENDING not in session.info:
             event.listen(session, "after_commit", self._committed)
             event.listen(session, "after_soft_rollback", _rolled_back)
-        session.info[_PENDING] = (sequence, seal)
+        pending: _Pending | None = session.info.get(_PENDING)
+        follows = self._continues_anchor(session, sequence - 1) if pending is None else pending.follows
+        session.info[_PENDING] = _Pending(follows, (sequence, seal))
+
+    def _continues_anchor(self, session: Session, last: int) -> bool:
+        try:
+            anchor = self.files.anchor()
+        except (IntegrityError, OSError):
+            return False
+        if anchor is None:
+            return last == 0  # one that was removed does not come back by itself
+        seal = session.scalar(select(AuditRow.seal).where(AuditRow.sequence == anchor.sequence))
+        if anchor.sequence <= last and hmac.compare_digest(anchor.seal, seal or ""):
+            return True
+        _log.error("the audit trail does not continue what its anchor remembers", anchor=anchor.sequence, last=last)
+        return False
 
     def _committed(self, session: Session) -> None:
-        pending = session.info.get(_PENDING)
-        if pending is not None and not session.in_nested_transaction():
-            session.info[_PENDING] = None
-            sequence, seal = pending
-            self.files.advance(sequence, seal, self._seal_of)
+        pending: _Pending | None = session.info.get(_PENDING)
+        if pending is None or session.in_nested_transaction():
+            return
+        session.info[_PENDING] = None
+        if pending.follows:
+            self.files.advance(lambda: pending.end or self._end())
 
-    def _seal_of(self, sequence: int) -> str | None:
+    def _end(self) -> tuple[int, str]:
         with Session(reading(self.engine)) as session:
-            return session.scalar(select(AuditRow.seal).where(AuditRow.sequence == sequence))
+            found = session.execute(select(AuditHeadRow.sequence, AuditHeadRow.seal)).one()
+        return found.sequence, found.seal
 
 
-def _rolled_back(session: Session, _previous: Any) -> None:
-    session.info[_PENDING] = None
+def _rolled_back(session: Session, transaction: SessionTransaction) -> None:
+    pending: _Pending | None = session.info.get(_PENDING)
+    if pending is not None:
+        # after a savepoint that was rolled back, what is the newest entry is read again
+        session.info[_PENDING] = _Pending(pending.follows, None) if transaction.nested else None

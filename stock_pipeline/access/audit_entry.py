@@ -7,7 +7,7 @@ import hmac
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
@@ -26,6 +26,7 @@ _COLUMNS = {
     "user_agent": 300, "session_id": 36, "request_id": 64, "run_id": 36,
 }  # fmt: skip
 _VALUES = ("detail", "before", "after")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,9 @@ class AuditEntry:
 
     def canonical(self) -> bytes:
         """All fields as JSON in one certain form: sorted names, ASCII, no blanks, the instant in UTC."""
-        fields = asdict(self)
-        fields["at"] = self.at.astimezone(UTC).isoformat(timespec="microseconds")
-        return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+        values = {name: getattr(self, name) for name in COLUMNS}
+        values["at"] = self.at.astimezone(UTC).isoformat(timespec="microseconds")
+        return _CANONICAL.encode(values).encode("ascii")
 
     def sealed(self, key: bytes, previous_seal: str) -> str:
         """The seal: it depends on the key, on every field and on all entries before."""

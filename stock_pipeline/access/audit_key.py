@@ -118,29 +118,20 @@ class AuditFiles:
             raise IntegrityError("the anchor of the audit trail is unreadable", value=str(self.anchor_path))
         return anchor
 
-    def advance(self, sequence: int, seal: str, seal_of: Callable[[int], str | None]) -> None:
-        """Remember a new end, if the trail still holds the end that was remembered before; never raises.
+    def advance(self, end: Callable[[], tuple[int, str]]) -> None:
+        """Remember a new end unless a later one is remembered already; never raises.
 
         Parameters
         ----------
-        sequence, seal
-            Of the newest entry.
-        seal_of
-            Gives the seal that the database holds for an entry.
+        end
+            Gives number and seal of the newest entry.
         """
         try:
             with self._turn():
+                sequence, seal = end()
                 known = self.anchor()
-                if known is None:
-                    follows = sequence == 1
-                elif known.sequence >= sequence:
-                    return  # another writer was quicker, or the trail was cut: then the anchor must stay
-                else:
-                    follows = hmac.compare_digest(known.seal, seal_of(known.sequence) or "")
-                if follows:
+                if known is None or known.sequence < sequence:
                     self._write_anchor(sequence, seal)
-                else:
-                    _log.error("the audit trail does not continue what its anchor remembers", sequence=sequence)
         except Exception as error:  # the entry is committed: the work that it tells of must go on
             _log.error("the anchor of the audit trail was not written", error=error)
 

@@ -166,6 +166,18 @@ def test_many_threads_and_processes_leave_no_gap(database: Engine, database_addr
     assert anchor.sequence == checked.entries
 
 
+def test_more_writers_than_connections(database: Engine, audit: Audit, caplog: pytest.LogCaptureFixture) -> None:
+    audit.record("a.first", actor="x")
+    threads = [threading.Thread(target=audit.record, args=("a.b",), kwargs={"actor": "x"}) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert audit.verify().entries == 41
+    assert audit.files.anchor().sequence == 41  # type: ignore[union-attr]
+    assert "anchor" not in caplog.text
+
+
 def test_an_entry_lives_and_dies_with_its_transaction(database: Engine, audit: Audit) -> None:
     audit.record("a.first", actor="x")
     with suppress(RuntimeError), Session(database) as session, session.begin():
@@ -185,6 +197,24 @@ def test_an_entry_lives_and_dies_with_its_transaction(database: Engine, audit: A
     assert [entry.action for entry in audit.entries()] == ["a.third", "a.second", "a.first"]
     assert audit.verify().intact
     assert audit.files.anchor().sequence == 3  # type: ignore[union-attr]
+
+
+def test_a_trail_may_begin_with_several_entries_at_once(database: Engine, audit: Audit) -> None:
+    with Session(database) as session, session.begin():
+        with suppress(RuntimeError), session.begin_nested():
+            audit.record("a.lost", actor="x", session=session)
+            raise RuntimeError
+        for number in range(5):
+            audit.record("a.b", actor="x", detail={"n": number}, session=session)
+    assert audit.files.anchor().sequence == 5  # type: ignore[union-attr]
+    assert audit.verify().intact
+    with Session(database) as session, session.begin():
+        audit.record("a.c", actor="x", session=session)
+        with suppress(RuntimeError), session.begin_nested():
+            audit.record("a.lost", actor="x", session=session)
+            raise RuntimeError
+    assert audit.files.anchor().sequence == 6  # type: ignore[union-attr]
+    assert audit.verify().intact
 
 
 def test_key_and_anchor_are_for_their_owner_alone(audit: Audit) -> None:
