@@ -289,7 +289,8 @@ class Accounts:
             401 ``invalid-credentials``, 423, 429: as for a log-in; 422 ``weak-password``.
         """
         self._access.logins.prove(name, old, None, origin or Origin(), need_code=False)
-        self._store_password("account.change_password", name, new, by or name, origin, keep=keep)
+        who = by or Principal(name, "anonymous")
+        self._store_password("account.change_password", name, new, who, origin, keep=keep)
 
     def row(self, session: Session, name: str) -> AccountRow:
         """Row of an account inside a transaction; `AccessError` 404 where there is none."""

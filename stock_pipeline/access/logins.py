@@ -134,7 +134,10 @@ class Logins:
                     .where(AccountRow.id == row.id, AccountRow.password_hash == row.password_hash)
                     .values(password_hash=renewed)
                 )
-        account = access.accounts.by_id(row.id)
+        try:
+            account = access.accounts.by_id(row.id)
+        except AccessError as error:
+            raise _wrong() from error  # deleted since then
         if account.password_mark not in (mark_of(row.password_hash), mark_of(renewed)):
             raise _wrong()  # changed since it was compared
         access.watch.proved(name, origin)
@@ -143,7 +146,10 @@ class Logins:
     def enter(self, account: Account, kind: SessionKind, origin: Origin, *, second_factor: bool) -> LogIn:
         """Open a session for somebody who is known to be who they say."""
         access = self._access
-        finding = access.watch.succeeded(account, origin)
+        try:
+            finding = access.watch.succeeded(account, origin)
+        except DatabaseIntegrityError as error:
+            raise _wrong() from error  # deleted since it was proved
         with Session(access.engine) as session, session.begin():
             account_row = session.get(AccountRow, account.id, with_for_update=True)
             if account_row is None or account_row.disabled_at is not None:
@@ -277,7 +283,7 @@ class Logins:
             raise AccessError(403, "registration-closed", "an account needs an invitation", fix="ask for an invitation")
         if invitation is None:
             role = self._access.settings.registration_role
-            return self._access.accounts.create(name, password=password, roles=(role,), by=name, origin=origin)
+            return self._make(name, password, role, origin)
         return self._by_link(name, password, invitation, "invitation", origin)
 
     def set_up(self, name: str, password: str, secret: str, origin: Origin | None = None) -> Account:
@@ -314,8 +320,8 @@ class Logins:
             row = session.get_one(AccountRow, used.account_id)
             access.accounts.replace_password(session, row, hashed)
             if used.purpose == "recovery":
-                access.second_factor.clear(session, row, row.name, origin)
-            access.accounts.note(session, "account.reset_password", row, row.name, origin)
+                access.second_factor.clear(session, row, _stranger(row.name), origin)
+            access.accounts.note(session, "account.reset_password", row, _stranger(row.name), origin)
             account_id = row.id
         return access.accounts.by_id(account_id)
 
@@ -323,16 +329,29 @@ class Logins:
     def _by_link(
         self, name: str, password: str, secret: str, purpose: Literal["invitation", "setup"], origin: Origin | None
     ) -> Account:
+        role = self._access.links.look(secret).role or self._access.settings.registration_role
+        return self._make(name, password, role, origin, purpose, secret)
+
+    def _make(
+        self,
+        name: str,
+        password: str,
+        role: str,
+        origin: Origin | None,
+        purpose: Literal["invitation", "setup"] | None = None,
+        secret: str = "",
+    ) -> Account:
+        """Make an account for somebody who is nobody yet; the link is used up together with it."""
         access = self._access
-        role = access.links.look(secret).role or access.settings.registration_role
-        hashed = access.accounts.prepare(name, password, (role,), name)
+        hashed = access.accounts.prepare(name, password, (role,), "system")
         try:
             with Session(access.engine) as session, session.begin():
                 versions.bump(session)
                 if purpose == "setup" and access.roles.administrators(session):
                     raise _set_up()
-                access.links.redeem(secret, purpose, session=session)
-                account_id = access.accounts.add(session, name, hashed, (role,), name, origin).id
+                if purpose is not None:
+                    access.links.redeem(secret, purpose, session=session)
+                account_id = access.accounts.add(session, name, hashed, (role,), _stranger(name), origin).id
         except DatabaseIntegrityError as error:
             raise access.accounts.exists(name) from error
         return access.accounts.by_id(account_id)
@@ -357,7 +376,7 @@ class Logins:
             ended = access.sessions.end(session, SessionRow.id == row.id, "refresh token used twice")
             access.audit.record(
                 "session.token_reuse",
-                actor=account.name,
+                actor=_stranger(account.name),
                 origin=origin,
                 object=("session", row.id),
                 result="refused",
@@ -390,6 +409,11 @@ def _wrong() -> AccessError:
     return AccessError(
         401, "invalid-credentials", "name, password or code is wrong", fix="check them, or ask for a reset link"
     )
+
+
+def _stranger(name: str) -> Principal:
+    """Whoever acts under a name without a session; the audit trail says so."""
+    return Principal(name, "anonymous")
 
 
 def _set_up() -> AccessError:

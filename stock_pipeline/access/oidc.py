@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from stock_pipeline.access.accounts import NAME, RESERVED, Account, key_of
 from stock_pipeline.access.logins import LogIn
-from stock_pipeline.access.principal import AccessError, Origin
+from stock_pipeline.access.principal import AccessError, Origin, Principal
 from stock_pipeline.access.secret_text import LONGEST, printable
 from stock_pipeline.config.access import OidcSettings
 from stock_pipeline.core.errors import ConfigurationError
@@ -98,6 +98,7 @@ class Oidc:
             address, _ = client.create_authorization_url(
                 self._known_metadata()["authorization_endpoint"], state=state, code_verifier=verifier, nonce=nonce
             )
+        after = after if len(after) <= 1000 else "/"  # a cookie has little room
         kept = json.dumps({"state": state, "nonce": nonce, "verifier": verifier, "after": after})
         cookie = self._cipher.encrypt_at_time(kept.encode(), int(self._access.clock().timestamp()))
         return OidcStart(address, cookie.decode())
@@ -244,8 +245,8 @@ class Oidc:
             name = self._free_name(claims)
             try:
                 with Session(access.engine) as session, session.begin():
-                    by = f"oidc:{name}"[:64]
-                    access.accounts.add(session, name, None, (self._settings.role,), by, origin, oidc=identity)
+                    by, role = Principal(name, "anonymous"), self._settings.role
+                    access.accounts.add(session, name, None, (role,), by, origin, oidc=identity)
             except DatabaseIntegrityError:
                 continue  # somebody else took the name, or the same person came twice at once
         found = self._find(identity)

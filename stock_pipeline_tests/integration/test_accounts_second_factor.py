@@ -73,11 +73,13 @@ def test_a_code_is_asked_for_after_the_right_password_only(access: Access, clock
 
 
 def test_a_code_is_good_once_within_a_step_of_its_time(access: Access, clock: Clock) -> None:
+    patient = {"failures_before_delay": 50, "failures_before_lock": 60}
+    access = access_for(access.engine, access.home, clock, abuse=patient)
     totp = set_up(access, clock)
     assert kind(log_in, access, totp.at(clock.now)) == "invalid-credentials"  # confirmed the factor
     clock.forward(minutes=10)
     moment = int(clock.now.timestamp())
-    early, late, previous, following = (totp.at(moment, step) for step in (2, -2, -1, 1))
+    early, late, previous, following = (totp.at(moment + 30 * step) for step in (2, -2, -1, 1))
     for code in (early, late):
         assert kind(log_in, access, code) == "invalid-credentials"
     log_in(access, previous)

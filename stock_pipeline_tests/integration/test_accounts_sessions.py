@@ -332,6 +332,12 @@ def test_the_password_may_not_change_between_its_proof_and_the_session(access: A
     assert kind(access.logins.enter, proved, "token", HOME_ADDRESS, second_factor=False) == "invalid-credentials"
 
 
+def test_an_account_that_is_deleted_during_its_log_in_stays_out(access: Access) -> None:
+    proved = access.logins.prove("ana", PASSWORD, None, HOME_ADDRESS)
+    access.accounts.delete("ana", by="test")
+    assert kind(access.logins.enter, proved, "token", HOME_ADDRESS, second_factor=False) == "invalid-credentials"
+
+
 def test_what_is_over_for_long_is_forgotten(access: Access, database: Engine, clock: Clock) -> None:
     access.logins.log_in("ana", PASSWORD, origin=HOME_ADDRESS)
     access.links.create("reset", account="ana", by="test")

@@ -131,6 +131,7 @@ def change_password(request: Request, change: PasswordChange) -> Response:
         change.old_password.get_secret_value(),
         change.new_password.get_secret_value(),
         keep=who.session_id,
+        by=who,
         origin=origin(request),
     )
     return Response(status_code=204)
