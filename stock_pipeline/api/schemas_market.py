@@ -54,6 +54,7 @@ class FindingQuery(RangePageQuery):
 class ScoreQuery(RangePageQuery):
     """Which scores."""
 
+    start: Day | None = Field(None, alias="from", description="first session; a year before the last where absent")
     below: float | None = Field(None, ge=0, le=100, allow_inf_nan=False, description="only scores below this")
 
 

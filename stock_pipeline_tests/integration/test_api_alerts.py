@@ -66,6 +66,7 @@ def test_an_operator_says_that_a_problem_is_over(app: FastAPI) -> None:
     path = f"/api/alerts/{first['id']}"
     problem(viewer.post(f"{path}/resolve"), 403, "forbidden")
     problem(operator.post(f"{path}/resolve", json={"reason": "ok", "by": "me"}), 422, "invalid-parameters")
+    problem(operator.post(f"{path}/resolve?by=me"), 422, "invalid-parameters")
     problem(operator.post("/api/alerts/999/resolve"), 404, "alert-not-found")
     problem(operator.post(f"/api/alerts/{2**63}/resolve"), 422, "invalid-parameters")
     over = operator.post(f"{path}/resolve", json={"reason": "the vendor is back"})

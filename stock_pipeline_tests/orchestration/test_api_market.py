@@ -66,10 +66,12 @@ def test_scores_over_time_and_by_symbol(viewer: TestClient, lake: Lake) -> None:
     means = scores.group_by("session").agg(pl.col("score").mean()).sort("session")
     assert series["mean"] == pytest.approx(means["score"].to_list())
     assert series["session"] == [str(day) for day in means["session"]]
-    listed = all_pages(viewer, "/api/quality/scores", limit=1000)
+    listed = all_pages(viewer, "/api/quality/scores", limit=1000, **WHOLE)
     assert len(listed) == scores.height
+    year = all_pages(viewer, "/api/quality/scores", limit=1000)
+    assert len(year) == scores.filter(pl.col("session") >= date(2020, 6, 30)).height
     assert listed[0]["session"] == str(scores["session"].max())
-    below = all_pages(viewer, "/api/quality/scores", below=100, limit=1000)
+    below = all_pages(viewer, "/api/quality/scores", below=100, limit=1000, **WHOLE)
     assert len(below) == scores.filter(pl.col("score") < 100).height
     one = SymbolQuality.model_validate(viewer.get("/api/quality/AAPL", params=WHOLE).json())
     assert one.scores["score"] == pytest.approx(scores.filter(pl.col("symbol") == "AAPL")["score"].to_list())
@@ -177,6 +179,7 @@ def test_everything_about_one_symbol(app: FastAPI, viewer: TestClient, lake: Lak
     realised = [value for value in found.predictions["realised_return"] if value is not None]
     assert realised == pytest.approx(outcomes["realised_return"].to_list())
     newest = found.newest_prediction
+    assert newest is not None
     assert newest.session == app.state.publications.current.session
     assert newest.lineage.model_version == published["model_version"][-1]
     year = viewer.get("/api/symbols/AAPL").json()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -24,6 +24,8 @@ PUBLISHED, OUTCOMES = "predictions/published", "predictions/outcomes"
 NO_BARS = "there are no bars yet"
 NO_QUALITY = "no bars have been validated yet"
 NO_RISK = "no risk has been computed yet"
+
+Made = TypeVar("Made")
 
 LOW_SCORE = 80.0
 """Scores below this count as low in summaries."""
@@ -48,18 +50,32 @@ class Market:
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
         self._lock = threading.Lock()
-        self._symbols: tuple[int, pl.DataFrame] | None = None
+        self._made: dict[str, tuple[dict[str, int], Any]] = {}
+
+    def _once(self, name: str, of: Sequence[str], make: Callable[[], Made]) -> Made:
+        """What ``make`` makes, made again only when one of the tables that it reads is another one."""
+        with tables.stored(", ".join(of)):
+            versions = self.lake.versions(of)
+        with self._lock:
+            known = self._made.get(name)
+        if known is not None and known[0] == versions:
+            found: Made = known[1]
+            return found
+        found = make()
+        with self._lock:
+            self._made[name] = (versions, found)
+        return found
 
     # ---------------------------------------------------------------- symbols
     def symbols(self) -> pl.DataFrame:
         """``symbol, first_session, last_session, sessions, currency`` of every symbol with bars, by symbol."""
-        version = tables.version_of(self.lake, BARS, NO_BARS)
-        with self._lock:
-            if self._symbols is not None and self._symbols[0] == version:
-                return self._symbols[1]
+        tables.version_of(self.lake, BARS, NO_BARS)
+        return self._once("symbols", [BARS], self._symbols)
+
+    def _symbols(self) -> pl.DataFrame:
         with tables.stored(BARS):
-            found = (
-                self.lake.scan(BARS, columns=["symbol", "session", "currency"], version=version)
+            return (
+                self.lake.scan(BARS, columns=["symbol", "session", "currency"])
                 .group_by("symbol")
                 .agg(
                     first_session=pl.col("session").min(),
@@ -70,9 +86,6 @@ class Market:
                 .sort("symbol")
                 .collect()
             )
-        with self._lock:
-            self._symbols = (version, found)
-        return found
 
     def known(self, symbol: str) -> dict[str, Any]:
         """The line of `symbols` about one.
@@ -90,7 +103,7 @@ class Market:
         return found.row(0, named=True)
 
     def symbol(
-        self, symbol: str, start: date | None, end: date | None, *, with_risk: bool, with_quality: bool
+        self, symbol: str, start: date | None, end: date | None, *, with_risk: bool = True, with_quality: bool = True
     ) -> dict[str, Any]:
         """Everything about one symbol within a range of sessions, as arrays; empty where the reader may not see it."""
         line = self.known(symbol)
@@ -197,6 +210,9 @@ class Market:
 
         The test takes the sessions of all symbols as independent, which they are not: its p-value is too small.
         """
+        return self._once("pooled", [VAR_BACKTEST], self._pooled)
+
+    def _pooled(self) -> list[dict[str, Any]]:
         found = tables.read_or_empty(self.lake, VAR_BACKTEST)
         if found.is_empty():
             return []
@@ -217,6 +233,9 @@ class Market:
     # ---------------------------------------------------------------- quality
     def quality(self) -> dict[str, Any]:
         """The newest session's scores in figures, and what became of all rows."""
+        return self._once("quality", [SCORES, FINDINGS, QUARANTINED, BARS], self._quality)
+
+    def _quality(self) -> dict[str, Any]:
         session = self.newest(SCORES, NO_QUALITY)
         scores = tables.read(self.lake, SCORES, start=session, end=session)
         findings = tables.read_or_empty(self.lake, FINDINGS)

@@ -97,7 +97,7 @@ def page(
     where: pl.Expr | None = None,
     by: Sequence[str],
     descending: Sequence[bool] | bool = False,
-    columns: Sequence[str] | None = None,
+    year: bool = False,
 ) -> Slice:
     """One page of a table, from the version that the first page was from.
 
@@ -111,8 +111,8 @@ def page(
         Which rows.
     by, descending
         Their order; rows without a value come last.
-    columns
-        Which columns; all where ``None``.
+    year
+        Whether a range without a start is the year up to its end, as for tables that are long.
 
     Raises
     ------
@@ -126,6 +126,8 @@ def page(
         version, offset = paging.decode(query.cursor, question, tuple[NonNegativeInt, NonNegativeInt])
     try:
         with stored(table):
+            if year:
+                start, end = between(start, end, lake.last_session(table, version) or date.today())
             lazy = lake.scan(table, start=start, end=end, symbols=symbols, version=version)
             if where is not None:
                 lazy = lazy.filter(where)
@@ -140,7 +142,7 @@ def page(
     count: int = total.item()
     more = offset + frame.height < count
     following = paging.encode(question, [version, offset + frame.height]) if more else None
-    return Slice(frame if columns is None else frame.select(columns), following, count)
+    return Slice(frame, following, count)
 
 
 def read(lake: Lake, table: str, **selection: Any) -> pl.DataFrame:

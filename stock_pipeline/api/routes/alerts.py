@@ -23,6 +23,8 @@ router = APIRouter(prefix="/api/alerts", tags=["alerts"], dependencies=[Depends(
 READ = [Depends(require("alerts:read"))]
 RESOLVE = [Depends(require("alerts:resolve"))]
 
+NONE = NoQuery()
+
 AlertId = Annotated[int, Path(ge=1, le=2**31 - 1, description="number of the alert", examples=[17])]
 
 
@@ -66,7 +68,9 @@ def get_one_alert(request: Request, alert_id: AlertId, query: Annotated[NoQuery,
 @router.post(
     "/{alert_id}/resolve", summary="Say that an alert is over", dependencies=RESOLVE, responses=problem_responses(404)
 )
-def resolve_alert(request: Request, alert_id: AlertId, wanted: ResolveAlert | None = None) -> Alert:
+def resolve_alert(
+    request: Request, alert_id: AlertId, wanted: ResolveAlert | None = None, query: Annotated[NoQuery, Query()] = NONE
+) -> Alert:
     """Resolve all alerts of the problem; whoever was told of it is told that it is over.
 
     An alert that is over already stays as it is.

@@ -31,6 +31,8 @@ READ = [Depends(require("models:read"))]
 PROMOTE = [Depends(require("models:promote"))]
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "Not Modified: the tag sent is still right"}}
 
+NONE = NoQuery()
+
 Version = Annotated[str, Path(pattern=VERSION, description="number or alias", examples=["champion", "4"])]
 
 
@@ -67,7 +69,7 @@ def list_models(request: Request, query: Annotated[ModelQuery, Query()]) -> Resp
     dependencies=PROMOTE,
     responses=problem_responses(409, 422, 503),
 )
-def rollback_model(request: Request, wanted: RollBack) -> ModelDecision:
+def rollback_model(request: Request, wanted: RollBack, query: Annotated[NoQuery, Query()] = NONE) -> ModelDecision:
     """Make the previous champion champion again; it takes effect with the next scoring."""
     models = service(request).models
     try:
@@ -135,7 +137,9 @@ def get_model_card(request: Request, version: Version, query: Annotated[CardQuer
     dependencies=PROMOTE,
     responses=problem_responses(404, 409, 422, 503),
 )
-def promote_model(request: Request, version: Version, wanted: PromoteModel) -> ModelDecision:
+def promote_model(
+    request: Request, version: Version, wanted: PromoteModel, query: Annotated[NoQuery, Query()] = NONE
+) -> ModelDecision:
     """Make a version champion by hand, for example after an alarm was looked into.
 
     Its files are verified first, and a version that was trained on other features than are configured is refused. The

@@ -58,7 +58,7 @@ def get_quality_sessions(request: Request, query: Annotated[RangeQuery, Query()]
 def list_quality_scores(request: Request, query: Annotated[ScoreQuery, Query()]) -> Response:
     """The score of every bar, newest session first."""
     found = tables.page(
-        service(request).lake, SCORES, query, NO_QUALITY,
+        service(request).lake, SCORES, query, NO_QUALITY, year=True,
         start=query.start, end=query.end, symbols=query.symbol,
         where=None if query.below is None else pl.col("score") < query.below,
         by=["session", "symbol"], descending=[True, False],

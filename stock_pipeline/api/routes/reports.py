@@ -8,13 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as PathParameter
 
 from stock_pipeline.api.answers import Answer, entity_tag
 from stock_pipeline.api.dependencies import require, service
 from stock_pipeline.api.problems import problem_responses
 from stock_pipeline.api.reading.files import Remembered, locate, scripted_policy, static_policy
+from stock_pipeline.api.schemas import NoQuery
 
 router = APIRouter(prefix="/reports", tags=["reports"])
 
@@ -36,7 +37,7 @@ TYPES = {
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}},
     304: {"description": "Not Modified: the tag sent is still right"},
-    **problem_responses(404),
+    **problem_responses(404, 422),
 }
 Below = Annotated[str, PathParameter(max_length=1000, description="path of the file", examples=["index.html"])]
 
@@ -46,7 +47,7 @@ _remembered = Remembered(96_000_000)
 @router.get(
     "/quality.html", summary="The quality report", response_class=Response, dependencies=QUALITY, responses=RESPONSES
 )
-def quality_report_page(request: Request) -> Response:
+def quality_report_page(request: Request, query: Annotated[NoQuery, Query()]) -> Response:
     """What was caught, where, what was repaired, and what to do about it."""
     return scripted(request, locate(service(request).reports, "quality.html", PAGES))
 
@@ -54,7 +55,7 @@ def quality_report_page(request: Request) -> Response:
 @router.get(
     "/data_docs/{path:path}", summary="Data Docs", response_class=Response, dependencies=QUALITY, responses=RESPONSES
 )
-def data_docs_page(request: Request, path: Below) -> Response:
+def data_docs_page(request: Request, path: Below, query: Annotated[NoQuery, Query()]) -> Response:
     """Expectations of the validated bars, and how they were met."""
     reports = service(request).reports
     found = locate(reports, f"data_docs/{path or 'index.html'}", frozenset(TYPES))
@@ -73,7 +74,7 @@ def data_docs_page(request: Request, path: Below) -> Response:
     dependencies=BACKTESTS,
     responses=RESPONSES,
 )
-def backtest_report_page(request: Request, path: Below) -> Response:
+def backtest_report_page(request: Request, path: Below, query: Annotated[NoQuery, Query()]) -> Response:
     """Equity and drawdown curves, monthly table, trades and costs."""
     return scripted(request, locate(service(request).reports, f"backtests/{path}", PAGES))
 
