@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +80,8 @@ def server_of(app: FastAPI) -> uvicorn.Server:
 
     from stock_pipeline.api.patience import LiveServer, PatientHttp, PatientWebSocket
 
+    # its lines about WebSockets hold the address with its query, in which somebody may have put a token
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         app,
         http=PatientHttp,

@@ -15,11 +15,12 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
+from stock_pipeline.access.principal import Origin
 from stock_pipeline.api.app import create_app
 from stock_pipeline.api.streams import connections, server_sent
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.tasks import EventLog
-from stock_pipeline_tests.api_service import add_account, service_for, signed_in
+from stock_pipeline_tests.api_service import PASSWORD, add_account, service_for, signed_in
 from stock_pipeline_tests.serving import log_in, served
 from stock_pipeline_tests.streaming import append, planned
 
@@ -164,7 +165,9 @@ def following(address: str, token: str, query: str = "", **headers: str) -> Iter
     with (
         httpx.Client(timeout=30) as client,
         client.stream(
-            "GET", f"{address}/api/events/stream?{query}", headers={"Authorization": f"Bearer {token}", **headers}
+            "GET",
+            f"{address}/api/events/stream?{query}",
+            headers={**({"Authorization": f"Bearer {token}"} if token else {}), **headers},
         ) as answer,
     ):
         assert answer.status_code == 200, answer.read()
@@ -212,6 +215,11 @@ def test_a_stream_ends_with_a_reason_when_its_owner_may_not_listen_any_more(
         token = log_in(address, app, "viewer", "ada")
         with following(address, token) as stream:
             # the console's cookie works as well, and a token in the address does not
+            cookie = access.logins.log_in("ada", PASSWORD, kind="console", origin=Origin()).cookie
+            append(engine_of(app), [planned(1)])
+            with following(address, "", "since=0", Cookie=f"{app.state.cookie_name}={cookie}") as console:
+                assert console.numbers(1) == [1]
+            assert stream.numbers(1) == [1]
             assert httpx.get(f"{address}/api/events/stream?token={token}").status_code in (401, 422)
             access.accounts.disable("ada", by="system")
             end = stream.next()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from stock_pipeline.api.streams.items import Item
 from stock_pipeline.observability.logging import get_logger
@@ -45,12 +43,18 @@ class EventHub:
         self._kept: list[Item] = []
         self._bytes = 0
         self._newest = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._belong()
+
+    def _belong(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Begin anew in an event loop; what was awaited in another one is of no use there."""
+        self._loop, self._reader = loop, None
+        self._starting = asyncio.Lock()
         self._stirred = asyncio.Event()
         self._woken = asyncio.Event()
         self._history = asyncio.Semaphore(4)
         """Readings of old events at once: each occupies a thread."""
-        self._reader: asyncio.Task[None] | None = None
-        self._starting = asyncio.Lock()
 
     @property
     def newest(self) -> int:
@@ -64,8 +68,12 @@ class EventHub:
 
     async def start(self) -> None:
         """Begin to read; nothing happens where it has begun."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._belong(loop)
         async with self._starting:
             if self._reader is None or self._reader.done():
+                self._kept, self._bytes = [], 0
                 self._newest = max(0, await asyncio.to_thread(self._log.newest) - self._keep // 5)
                 while await self._read():
                     pass
@@ -78,15 +86,6 @@ class EventHub:
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Read for the length of a ``with`` block."""
-        await self.start()
-        try:
-            yield
-        finally:
-            await self.stop()
 
     def wake(self) -> None:
         """Look for new events now."""
