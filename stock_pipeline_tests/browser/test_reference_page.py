@@ -1,0 +1,65 @@
+"""The interactive reference in a real browser: complete, and without an inline script or style that the policy blocks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stock_pipeline.api.server import listen, server_of
+from stock_pipeline.storage.lake import Lake
+from stock_pipeline_tests.api_service import app_for
+from stock_pipeline_tests.browser.visits import watch
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = [pytest.mark.slow]
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    server = server_of(app_for(Lake(tmp_path)))
+    with listen("127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not server.started:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.mark.requirement("A5")
+def test_the_reference_shows_every_operation(chromium: Browser, address: str) -> None:
+    page = chromium.new_page()
+    problems: list[str] = []
+    elsewhere: list[str] = []
+    watch(page, problems)
+    page.on(
+        "request", lambda request: None if request.url.startswith((address, "data:")) else elsewhere.append(request.url)
+    )
+    page.goto(f"{address}/docs")
+    page.wait_for_selector(".opblock")
+    count = sum(len(item) for item in server_document(page)["paths"].values())
+    assert page.locator(".opblock").count() == count
+    page.locator("#operations-authentication-log_in .opblock-summary-control").click()
+    page.wait_for_selector("#operations-authentication-log_in .opblock-description")
+    page.locator("#operations-authentication-log_in .try-out__btn").click()
+    page.locator("#operations-authentication-log_in .execute").click()
+    page.wait_for_selector("#operations-authentication-log_in .live-responses-table")
+    assert "invalid-credentials" in page.inner_text("#operations-authentication-log_in .live-responses-table")
+    expected = [text for text in problems if "401" in text]
+    assert [text for text in problems if text not in expected] == []
+    assert elsewhere == []
+    page.close()
+
+
+def server_document(page) -> dict:
+    return page.evaluate("async () => (await fetch('/openapi.json')).json()")
