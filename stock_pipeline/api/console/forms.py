@@ -77,8 +77,8 @@ def refusal(error: Exception) -> Notice:
     """Say why a form was not accepted."""
     if isinstance(error, ValidationError):
         return Notice("; ".join(_faults(error.errors())), "bad")
-    if isinstance(error, ProblemError):
-        return Notice(error.detail, "bad")
+    if isinstance(error, ProblemError):  # what a strategy says about its parameters together stands at the end
+        return Notice(sentence(error.detail.rpartition("Value error, ")[2]), "bad")
     return Notice(sentence(str(error)), "bad")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, get_args
 
+import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from stock_pipeline.access.principal import Principal
@@ -24,7 +25,8 @@ from stock_pipeline.api.console.paging import Pager
 from stock_pipeline.api.console.rendering import page
 from stock_pipeline.api.dependencies import authorise, principal, service
 from stock_pipeline.api.problems import ProblemError
-from stock_pipeline.api.routes import tasks
+from stock_pipeline.api.routes import requested, tasks
+from stock_pipeline.api.schemas import NoQuery as PlainQuery
 from stock_pipeline.api.schemas_admin import NoQuery
 from stock_pipeline.api.task_service import PERMISSIONS
 from stock_pipeline.api.task_views import ACTIVE, start_task, task_json
@@ -188,6 +190,7 @@ def _task(request: Request, task_id: str, notices: list[Notice] | None = None, s
         events=[{"event": one, "words": words(one.kind, one.state, one.data)} for one in events[-SHOWN_EVENTS:][::-1]],
         newest=newest,
         result_page=_result_page(task),
+        predictions=_predictions(request, task),
         dagster=f"http://{parts.settings.services.host}:{parts.settings.services.dagster_port}/runs/{task.run_id}",
     )
 
@@ -236,6 +239,18 @@ def _result_page(task: Task) -> str | None:
     if task.kind == "backtest" and task.result and task.result.get("id"):
         return f"/backtests/{task.result['id']}"
     return {"refresh": "/", "train": "/models"}.get(task.kind)
+
+
+def _predictions(request: Request, task: Task) -> dict[str, Any] | None:
+    """What a prediction task has made, where it may be read and is there."""
+    if task.kind != "predict" or task.state != "succeeded" or not principal(request).may("predictions:read"):
+        return None
+    try:
+        answer = requested.get_requested_predictions(request, task.id, PlainQuery())
+    except ProblemError:
+        return None
+    found: dict[str, Any] = orjson.loads(bytes(answer.body))
+    return found
 
 
 def _seconds(task: Task) -> float:

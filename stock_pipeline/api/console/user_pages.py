@@ -150,6 +150,7 @@ def _list(
         search=search,
         name=name,
         roles=_grantable(request),
+        invitations=service(request).settings.access.registration != "closed",
         pager=Pager.after(
             "/users", {"search": search}, shown[-1].id if len(found) > ROWS else None, begun=after is not None
         ),

@@ -58,7 +58,7 @@ for (const button of document.querySelectorAll("[data-copy]")) {
 }
 
 // Scripts would lose what somebody types when pages reloaded by themselves: news are told, the link opens them.
-if (document.body.dataset.events === "on" && !document.querySelector("[data-live]")) {
+function tell() {
   follow({ kinds: ["publication", "alert", "alert.resolved"] }, (event) => {
     const data = event.data ?? {};
     if (event.kind === "publication") {
@@ -70,3 +70,6 @@ if (document.body.dataset.events === "on" && !document.querySelector("[data-live
     }
   });
 }
+
+// A page that is only passed through needs no connection.
+if (document.body.dataset.events === "on" && !document.querySelector("[data-live]")) setTimeout(tell, 1000);

@@ -74,7 +74,7 @@ export function follow({ kinds = [], tasks = [], since = null }, onEvent, onStat
   function close() {
     closed = true;
     clearTimeout(timer);
-    connection?.close();
+    if (connection?.readyState) connection.close(); // one that is not yet open ends with the page
   }
 
   // a page that is kept for the way back must not hold a connection

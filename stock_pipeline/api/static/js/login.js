@@ -1,6 +1,7 @@
 // Keeps the password in its field while the page asks for the second factor: the answer takes the place of the form.
 // Without this script the password is typed again together with the code.
 const main = document.getElementById("content");
+sessionStorage.removeItem("one-time-link"); // used up, see link.js
 
 main.addEventListener("submit", async (event) => {
   const form = event.target.closest("form[data-keep-password]");
