@@ -1,4 +1,4 @@
-"""The interactive reference in a real browser: complete, and without an inline script or style that the policy blocks."""
+"""The interactive reference in a real browser: complete, with no inline script or style that the policy would block."""
 
 from __future__ import annotations
 
