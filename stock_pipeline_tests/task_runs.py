@@ -5,6 +5,7 @@ Dagster's daemon and web server.
 """
 
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,8 @@ class Runs:
         """How often each step of each task has succeeded."""
         self.broken: set[str] = set()
         """Tasks whose next step fails."""
+        self.hang_in: str | None = None
+        """A step that never ends."""
         self.closed = False
         self._executing: dict[str, Iterator[dg.DagsterEvent]] = {}
         self._killed: list[Iterator[dg.DagsterEvent]] = []
@@ -62,6 +65,8 @@ class Runs:
             if self.closed:
                 return
             task = context.run.root_run_id or context.run_id
+            if context.op.name == self.hang_in:
+                threading.Event().wait()
             if task in self.broken:
                 self.broken.discard(task)
                 raise ValueError("broken on purpose")

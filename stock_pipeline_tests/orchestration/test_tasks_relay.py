@@ -1,0 +1,231 @@
+"""The relay: lost processes, deleted runs, wishes nobody carried out, checks that stop a run, one relay at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+from sqlalchemy import Engine
+
+from stock_pipeline.orchestration.relay import Relay
+from stock_pipeline.orchestration.relay_lock import alone
+from stock_pipeline.storage.tasks import EventFilter, EventLog, NotNowError, TaskStore
+from stock_pipeline_tests.conftest import REPOSITORY
+from stock_pipeline_tests.task_runs import SETTINGS, Runs, states_of
+
+CHILD = """
+import socket, sys, time
+from pathlib import Path
+import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+from stock_pipeline.orchestration.liveness import HOST
+from stock_pipeline.storage.database import open_database
+from stock_pipeline_tests.task_runs import QUIET, Runs
+
+address, home = sys.argv[1], Path(sys.argv[2])
+with dg.DagsterInstance.get() as instance:
+    runs = Runs(open_database(address, migrate=False), home, instance)
+    runs.hang_in = "two"
+    tags = {HOST: socket.gethostname(), "dagster/max_retries": "1"}
+    run = instance.create_run_for_job(runs.job, tags=tags, run_config=QUIET)
+    print(run.run_id, flush=True)
+    execute_run(InMemoryJob(runs.job), run, instance)
+"""
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """An instance on disk, with Dagster's queue."""
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(
+        "telemetry: {enabled: false}\nrun_retries: {enabled: true, retry_on_asset_or_op_failure: false}\n"
+    )
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@pytest.mark.requirement("R2.2", "R2.3", "R2.5")
+def test_a_killed_process_is_noticed_and_the_task_goes_on_where_it_was(
+    database: Engine, database_address: str, disk: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, database_address, str(tmp_path)],
+        env=environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    relay, store = Relay(disk, database), TaskStore(database)
+    try:
+        assert child.stdout is not None
+        run_id = child.stdout.readline().strip()
+        deadline = datetime.now(UTC) + timedelta(seconds=120)
+        while (task := store.get(run_id)) is None or task.current_step != "two":
+            relay.poll()
+            assert datetime.now(UTC) < deadline
+        os.kill(child.pid, signal.SIGKILL)
+    finally:
+        child.kill()
+        child.wait()
+    assert not psutil.pid_exists(child.pid)
+    Relay(disk, database).poll()
+    task = store.get(run_id)
+    assert task is not None
+    assert task.state == "retrying"
+    assert task.error is not None
+    assert "process is gone" in task.error["cause"]
+    assert task.error["next"]["action"] == "wait"
+
+    runs = Runs(database, tmp_path, disk)
+    runs.done[run_id, "one"] = 1
+    again = runs.repeat(run_id).run_id
+    runs.start(again)
+    runs.finish(again)
+    assert {step: count for (_, step), count in runs.done.items()} == {"one": 1, "two": 1, "three": 1}
+    Relay(disk, database).poll()
+    task = store.get(run_id)
+    assert task is not None
+    assert (task.state, task.attempts, task.steps_done, task.result) == ("succeeded", 2, 3, {"last": "three"})
+    assert states_of(EventLog(database).after(0, limit=1000), run_id) == [
+        "queued", "running", "retrying", "queued", "starting", "running", "succeeded",
+    ]  # fmt: skip
+
+
+@pytest.mark.requirement("R2.3")
+def test_a_waiting_run_is_stopped_by_the_relay_when_nobody_else_does(
+    database: Engine, disk: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    runs, relay = Runs(database, tmp_path, disk), Relay(disk, database)
+    paused, canceled = runs.launch("ann").run_id, runs.launch("bob").run_id
+    relay.poll()
+    earlier = TaskStore(database, clock=lambda: datetime.now(UTC) - timedelta(minutes=1))
+    earlier.ask(paused, "pause", "ann")
+    earlier.ask(canceled, "cancel", "bob")
+    relay.poll()
+    relay.poll()
+    store = TaskStore(database)
+    assert [runs.status(run) for run in (paused, canceled)] == ["CANCELED", "CANCELED"]
+    assert [store.get(run).state for run in (paused, canceled)] == ["paused", "canceled"]  # type: ignore[union-attr]
+    # a claim to resume that came to nothing is void after a while
+    earlier.ask(paused, "resume", "ann")
+    store.ask(paused, "resume", "bob")
+    with pytest.raises(NotNowError, match="about to resume"):
+        store.ask(paused, "resume", "ann")
+    store.ask(paused, None, "bob")
+    assert store.ask(paused, "cancel", "ann").state == "canceled"
+
+
+@pytest.mark.requirement("V2")
+def test_a_task_whose_run_was_deleted_in_dagster_is_closed(
+    database: Engine, disk: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    runs, time = Runs(database, tmp_path, disk), [0.0]
+    relay = Relay(disk, database, clock=lambda: time[0])
+    run = runs.launch().run_id
+    relay.poll()
+    runs.delete(run)
+    time[0] += 100
+    relay.poll()
+    task = TaskStore(database).get(run)
+    assert task is not None
+    assert task.state == "canceled"
+    (*_, told) = EventLog(database).after(0, limit=10)
+    assert told.data["reason"] == "its run was deleted in Dagster"
+
+
+@pytest.mark.requirement("R5.5", "R2.5")
+def test_a_check_that_stops_a_run_is_named_with_its_remedy(database: Engine) -> None:
+    @dg.asset(check_specs=[dg.AssetCheckSpec("no_gaps", asset="bars", blocking=True)])
+    def bars() -> Iterator[dg.Output[None] | dg.AssetCheckResult]:
+        yield dg.Output(None, metadata={"figure": float("nan")})
+        yield dg.AssetCheckResult(
+            check_name="no_gaps", passed=False, description="3 gaps", metadata={"remedy": "load the year again\x00"}
+        )
+
+    instance = dg.DagsterInstance.ephemeral(settings=SETTINGS)
+    result = dg.materialize([bars], instance=instance, raise_on_error=False)
+    Relay(instance, database).poll()
+    task = TaskStore(database).get(result.run_id)
+    assert task is not None
+    assert (task.state, task.kind) == ("failed", "other")
+    assert task.error is not None
+    assert task.error["checks"] == [
+        {"check": "no_gaps", "asset": "bars", "description": "3 gaps", "remedy": "load the year again"}
+    ]
+    assert task.error["next"] == {
+        "action": "look-at-check", "text": "look at the check no_gaps of bars: load the year again",
+    }  # fmt: skip
+
+
+@pytest.mark.requirement("V5")
+def test_a_run_whose_events_are_gone_ends_all_the_same(database: Engine, tmp_path: Path) -> None:
+    instance = dg.DagsterInstance.ephemeral(settings=SETTINGS)
+    runs = Runs(database, tmp_path, instance)
+    run = runs.launch().run_id
+    runs.start(run)
+    Relay(instance, database).poll()
+    runs.finish(run)
+    instance.event_log_storage.delete_events(run)
+    Relay(instance, database).poll()
+    assert states_of(EventLog(database).after(0, limit=100), run) == ["queued", "starting", "running", "succeeded"]
+
+
+@pytest.mark.requirement("R5.3")
+def test_alerts_are_told_although_the_relay_was_away_for_long(database: Engine) -> None:
+    from stock_pipeline.observability.alerts import Alert
+    from stock_pipeline.orchestration.relay_alerts import copy_alerts
+    from stock_pipeline.storage.outbox import AlertOutbox
+
+    outbox, log = AlertOutbox(database), EventLog(database)
+
+    def raise_alert(name: str, days: int) -> None:
+        at = datetime.now(UTC) - timedelta(days=days)
+        outbox.enqueue(
+            Alert(kind="t", severity="error", title=name, body=name, fingerprint=name, source_key=name, created_at=at,
+                  labels={})
+        )  # fmt: skip
+
+    raise_alert("ancient", 30)
+    raise_alert("new", 0)
+    assert copy_alerts(database, log) == 1, "at first, what is old is not told"
+    raise_alert("while it was away", 20)
+    assert copy_alerts(database, log) == 1
+    assert copy_alerts(database, log) == 0
+    outbox.resolve("new", datetime.now(UTC))
+    assert copy_alerts(database, log) == 1
+    told = log.after(0, limit=10, filters=EventFilter(kinds=("alert", "alert.resolved")))
+    assert [(event.kind, event.data["title"]) for event in told] == [
+        ("alert", "new"), ("alert", "while it was away"), ("alert.resolved", "Over: new"),
+    ]  # fmt: skip
+
+
+@pytest.mark.requirement("V5")
+def test_a_second_relay_waits_until_the_first_has_ended(database: Engine, tmp_path: Path) -> None:
+    stop, waiting, active = threading.Event(), threading.Event(), threading.Event()
+
+    def second() -> None:
+        with alone(database, tmp_path, stop, waiting.set) as held:
+            if held():
+                active.set()
+
+    with alone(database, tmp_path, stop) as held:
+        assert held()
+        other = threading.Thread(target=second)
+        other.start()
+        assert waiting.wait(30)
+        assert not active.is_set()
+    assert active.wait(30)
+    other.join()
+    with alone(database, tmp_path, threading.Event()) as held:
+        assert held(), "it was given back"
+        stop.set()
+        with alone(database, tmp_path, stop) as second_held:
+            assert not second_held()
