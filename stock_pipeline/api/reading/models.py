@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
@@ -67,7 +68,7 @@ class Models:
     def all(self) -> list[ModelVersion]:
         """All versions, newest first."""
         with _available():
-            return self._registry.versions()[::-1]
+            return self._registry.versions()[::-1] if self._made() else []
 
     def get(self, version: str) -> ModelVersion:
         """One version, by number or alias.
@@ -78,12 +79,12 @@ class Models:
             404 ``model-not-found``.
         """
         with _available():
-            return self._registry.get(version)
+            return self._found(version)
 
     def metrics(self, version: str) -> dict[str, Any]:
         """Figures of a version: out of sample, on the hold-out, by fold, and what it looks at most."""
         with _available():
-            found = self._registry.get(version)
+            found = self._found(version)
             folds, importance = self._files(found.run_id)
         groups: dict[str, dict[str, float | None]] = {"oos": {}, "holdout": {}}
         for name, value in found.metrics.items():
@@ -100,7 +101,7 @@ class Models:
             404 ``model-not-found`` or ``card-not-found``.
         """
         with _available(), tempfile.TemporaryDirectory() as scratch:
-            found = self._registry.get(version)
+            found = self._found(version)
             path = self._registry.run_files(found.run_id, scratch) / "card" / CARDS[form][0]
             if not path.is_file():
                 raise ProblemError(404, "card-not-found", f"version {found.version} was stored without a card")
@@ -119,7 +120,7 @@ class Models:
             with tables.stored(VALIDATED):
                 configured = feature_hash(self._settings, self._lake)
         with self._deciding, _available(deciding=True):
-            before, found = self._registry.champion(), self._registry.get(version)
+            found, before = self._found(version), self._registry.champion()
             champion = promote_by_hand(
                 self._registry, found.version, by=by, reason=reason, configured=configured, force=force
             )
@@ -134,8 +135,10 @@ class Models:
             409 ``no-previous-champion`` or ``model-damaged``.
         """
         with self._deciding, _available(deciding=True):
-            before = self._registry.champion()
+            before = self._registry.champion() if self._made() else None
             try:
+                if before is None:
+                    raise NotFoundError("there is no champion", fix="train a model first: stock-pipeline run")
                 champion = roll_back(self._registry, by=by, reason=reason)
             except NotFoundError as error:
                 raise ProblemError(409, "no-previous-champion", str(error)) from error
@@ -169,6 +172,16 @@ class Models:
         """Page of a version's run in the MLflow UI."""
         services = self._settings.services
         return f"http://{services.host}:{services.mlflow_port}/{found.run_path}"
+
+    def _found(self, version: str) -> ModelVersion:
+        if not self._made():
+            raise NotFoundError("there are no models yet", fix="train one first: stock-pipeline run")
+        return self._registry.get(version)
+
+    def _made(self) -> bool:
+        """Whether there is a model store; opening one that is not there would make it, and take long."""
+        file = self._registry.tracking_uri.removeprefix("sqlite:///").split("?")[0]
+        return not self._registry.tracking_uri.startswith("sqlite:///") or Path(file).is_file()
 
     def _files(self, run_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         with tempfile.TemporaryDirectory() as scratch:
