@@ -25,8 +25,14 @@ CHEAP = {"memory_kib": 8, "passes": 1, "lanes": 1}
 PASSWORD = "a quiet sentence for tests 7"
 
 
-def settings_for(lake: Lake | str | None = None, home: Path | None = None, **sections: Any) -> Settings:
-    """A configuration of a small market with its own home folder."""
+def settings_for(
+    lake: Lake | str | None = None,
+    home: Path | None = None,
+    *,
+    variables: dict[str, str] | None = None,
+    **sections: Any,
+) -> Settings:
+    """A configuration of a small market with its own home folder, where these environment variables are set."""
     import yaml
 
     home = home or Path(tempfile.mkdtemp(prefix="service-"))
@@ -41,7 +47,7 @@ def settings_for(lake: Lake | str | None = None, home: Path | None = None, **sec
         content["storage"] = {"lake": lake if isinstance(lake, str) else lake.root, **content.get("storage", {})}
     home.mkdir(parents=True, exist_ok=True)
     (home / "market.yaml").write_text(yaml.safe_dump(content))
-    return load_settings(home / "market.yaml", environment={})
+    return load_settings(home / "market.yaml", environment=variables or {})
 
 
 def service_for(lake: Lake, cache: PublicationCache | None = None, **sections: Any) -> Service:

@@ -216,6 +216,7 @@ class Limits:
             raise AccessError(
                 429, "rate-limited", "too many requests", allowed=f"{limit.most} in {limit.seconds} s",
                 fix=f"try again in {math.ceil(waiting)} s", retry_after=float(math.ceil(waiting)),
+                detail={"limit": limit.most, "remaining": 0, "reset": math.ceil(waiting)},
             )  # fmt: skip
 
 

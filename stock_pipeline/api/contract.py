@@ -18,7 +18,12 @@ from stock_pipeline.api.problems import MEDIA_TYPE, Problem
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _REFERENCE = "#/components/schemas/"
 _PROOFS: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}, {"cookie": []}]
-_RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
+_RETRY_AFTER = {
+    "Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}},
+    "RateLimit-Limit": {"description": "requests of the window", "schema": {"type": "integer"}},
+    "RateLimit-Remaining": {"description": "requests that are left", "schema": {"type": "integer"}},
+    "RateLimit-Reset": {"description": "seconds until there are some again", "schema": {"type": "integer"}},
+}
 _LOG_IN = {"WWW-Authenticate": {"description": "how to log in", "schema": {"type": "string"}}}
 _BODY_METHODS = frozenset({"post", "put", "patch"})
 _UNUSED = ("HTTPValidationError", "ValidationError")

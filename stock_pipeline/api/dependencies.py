@@ -27,11 +27,11 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 PUBLIC = "public"
 
 
-def authenticate(request: HTTPConnection, *, method: str | None = None) -> Principal:
+def authenticate(request: HTTPConnection) -> Principal:
     """Find out who is asking, from a token, an API key or the console's cookie.
 
     A cookie alone does not let a request change anything: a browser sends it along whatever page asked. Such a request
-    carries the session's CSRF token as well, see `check_csrf`; here only what a foreign page cannot hide is refused.
+    carries the session's CSRF token as well, see `check_csrf`.
 
     Raises
     ------

@@ -45,8 +45,10 @@ Make = Callable[..., FastAPI]
 
 
 def _maker(lake: Lake, address: str, clock: Clock) -> Make:
-    def make(*, allowed_hosts: Sequence[str] | None = None, **access: Any) -> FastAPI:
-        sections = {"storage": {"metadata": address}, "access": {**PATIENT, **access}}
+    def make(
+        *, allowed_hosts: Sequence[str] | None = None, variables: dict[str, str] | None = None, **access: Any
+    ) -> FastAPI:
+        sections = {"storage": {"metadata": address}, "access": {**PATIENT, **access}, "variables": variables}
         app = app_for(lake, poll_seconds=60, sections=sections, allowed_hosts=allowed_hosts)
         app.state.publications.refresh()
         return with_clock(app, clock)

@@ -496,6 +496,9 @@ def test_requests_are_limited_by_class(make_lone_app: Callable[..., FastAPI]) ->
     limited = client.post("/api/users", json={})
     problem(limited, 429, "rate-limited")
     assert int(limited.headers["retry-after"]) >= 1
+    assert limited.headers["ratelimit-limit"] == "3"
+    assert limited.headers["ratelimit-remaining"] == "0"
+    assert limited.headers["ratelimit-reset"] == limited.headers["retry-after"]
     nobody = TestClient(app)
     tries = [
         nobody.post(
