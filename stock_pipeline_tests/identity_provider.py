@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from jwt.algorithms import RSAAlgorithm
 
 CLIENT, SECRET = "stock-pipeline", "the client's secret"
@@ -50,7 +51,7 @@ class IdentityProvider:
         self.asked: list[str] = []
         self.now: Callable[[], float] = time.time
         self._codes: dict[str, dict[str, str]] = {}
-        self.new_key()
+        self.key, self.kid = _usual_key(), "usual"
 
     def new_key(self) -> None:
         """Sign with another key from now on."""
@@ -107,6 +108,12 @@ class IdentityProvider:
             "token_type": "Bearer",
             "id_token": self.sign(self.tokens(claims)),
         }
+
+
+@cache
+def _usual_key() -> RSAPrivateKey:
+    """The key of every provider of this process: to make one takes long."""
+    return generate_private_key(65537, 2048)
 
 
 @contextmanager

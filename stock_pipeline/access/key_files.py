@@ -28,10 +28,6 @@ class KeyFolder:
         """Names of the files that match a pattern, sorted."""
         return sorted(found.name for found in self.path.glob(pattern) if found.is_file())
 
-    def changed_at(self) -> int:
-        """Nanoseconds at which a file was last added or removed; 0 where there is no folder."""
-        return self.path.stat().st_mtime_ns if self.path.exists() else 0
-
     def read(self, name: str) -> bytes:
         """Content of a file.
 

@@ -69,7 +69,7 @@ class Tokens:
         self._lock = threading.Lock()
         self._signing: tuple[str, Ed25519PrivateKey] | None = None
         self._public: dict[str, Ed25519PublicKey] = {}
-        self._read_at = 0
+        self._read: list[str] = []
 
     @property
     def kid(self) -> str:
@@ -157,8 +157,12 @@ class Tokens:
 
     def refresh(self) -> None:
         """Read the key files again where another process has changed them."""
-        if self._signing is not None and self._keys.changed_at() != self._read_at:
+        if self._signing is not None and self._files() != self._read:
             self._load()
+
+    def _files(self) -> list[str]:
+        """Names of the key files; a name never gets another content."""
+        return self._keys.names(f"*{_PRIVATE}") + self._keys.names(f"*{_RETIRED}")
 
     def _retire(self, name: str, now: datetime) -> None:
         public = _private(self._keys.read(name)).public_key()
@@ -190,7 +194,7 @@ class Tokens:
         with self._lock, self._keys.lock():
             if not self._keys.names(f"*{_PRIVATE}"):
                 self._make()
-            self._read_at = self._keys.changed_at()
+            self._read = self._files()
             now = self._clock()
             public: dict[str, Ed25519PublicKey] = {}
             for name in self._keys.names(f"*{_RETIRED}"):

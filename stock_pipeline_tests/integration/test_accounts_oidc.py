@@ -199,6 +199,7 @@ def raw(claims: dict, provider: IdentityProvider, **header) -> str:
 
 def test_id_tokens_with_another_signature_are_refused(simple: Access, provider: IdentityProvider) -> None:
     with identity_provider() as evil:
+        evil.new_key()
         forgeries = [
             lambda claims: evil.signed(claims),
             lambda claims: jwt.encode(claims, evil.key, algorithm="RS256", headers={"kid": provider.kid}),
