@@ -14,7 +14,8 @@ from stock_pipeline.api.problems import ProblemError
 from stock_pipeline.core.errors import NotFoundError
 from stock_pipeline.observability.logging import get_logger
 from stock_pipeline.storage.tasks import NotNowError, Task, TaskStore
-from stock_pipeline.storage.tasks.states import ENDED, RESTING, Wish, may, refuse
+from stock_pipeline.storage.tasks.states import ENDED, RESTING, WISHES, Wish, may, refuse
+from stock_pipeline.storage.tasks.store import COMMAND_LINE
 
 OWN, ANY = "tasks:control", "tasks:control_any"
 
@@ -105,6 +106,10 @@ class TaskActions:
 
     def _allowed(self, principal: Principal, task_id: str, wish: Wish) -> Task:
         task = self._owned(principal, task_id)
+        if task.origin == COMMAND_LINE:
+            raise ProblemError(
+                409, "task-state", "a run of the command line is ended and repeated there, not from here"
+            )
         if not may(wish, task.state):
             raise _not_now(refuse(wish, task.state, task.id))
         return task
@@ -119,6 +124,12 @@ class TaskActions:
             whose = "this task" if own else f"the task of {task.owner or 'the platform'}"
             raise AccessError(403, "forbidden", f"{principal.name} may not control {whose}; that needs {needed}")
         return task
+
+
+def allowed(task: Task) -> list[str]:
+    """What may be asked of a task in its state."""
+    wishes = [] if task.origin == COMMAND_LINE else [wish for wish in WISHES if may(wish, task.state)]
+    return [*wishes, *(["delete"] if task.state in ENDED else [])]
 
 
 def not_found(task_id: str) -> ProblemError:

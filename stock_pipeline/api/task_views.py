@@ -12,10 +12,11 @@ from fastapi.concurrency import run_in_threadpool
 from stock_pipeline.api.auditing import audit
 from stock_pipeline.api.dependencies import principal, service
 from stock_pipeline.api.problems import ProblemError
+from stock_pipeline.api.task_actions import allowed
 from stock_pipeline.config.tasks import Priority
 from stock_pipeline.core.parameters import Parameters
 from stock_pipeline.storage.tasks import Event, Task, TaskRun
-from stock_pipeline.storage.tasks.states import ENDED, STATES, WISHES
+from stock_pipeline.storage.tasks.states import ENDED, STATES
 
 KEY = "Idempotency-Key"
 _LONGEST_KEY = 100
@@ -38,7 +39,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
 def task_json(task: Task) -> dict[str, Any]:
     """A task as `schemas_tasks.TaskInfo` describes it."""
     asked = {"what": task.asked, "by": task.asked_by, "at": task.asked_at} if task.asked else None
-    allowed = [wish for wish, states in WISHES.items() if task.state in states]
+    possible = allowed(task)
     address = f"/api/tasks/{task.id}"
     return {
         "id": task.id,
@@ -65,11 +66,11 @@ def task_json(task: Task) -> dict[str, Any]:
         "asked": asked,
         "result": task.result,
         "error": task.error,
-        "allowed": [*allowed, *(["delete"] if task.state in ENDED else [])],
+        "allowed": possible,
         "links": {
             "self": address,
             "events": f"/api/events?task_id={task.id}",
-            **{wish: f"{address}/{wish}" for wish in allowed},
+            **{wish: f"{address}/{wish}" for wish in possible if wish != "delete"},
         },
     }
 

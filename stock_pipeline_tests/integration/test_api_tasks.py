@@ -430,6 +430,20 @@ def test_what_may_be_asked_depends_on_the_state(app: FastAPI) -> None:
         assert {strategy for _, strategy in runs.repeated} == {"FROM_FAILURE", "ALL_STEPS"}
 
 
+@pytest.mark.requirement("R2.1")
+def test_runs_of_the_command_line_are_left_to_it(sqlite_app: FastAPI) -> None:
+    with signed_in(sqlite_app, "operator") as client:
+        task = client.post("/api/tasks", json=BODIES["backtest"]).json()["id"]
+        for state, actions in (("running", ("pause", "cancel")), ("failed", ("retry",))):
+            turn(sqlite_app, task, state, origin="command line")
+            assert client.get(f"/api/tasks/{task}").json()["allowed"] == (["delete"] if state == "failed" else [])
+            for action in actions:
+                answer = client.post(f"/api/tasks/{task}/{action}")
+                assert (answer.status_code, kind_of(answer)) == (409, "task-state")
+        assert not runs_of(sqlite_app).repeated
+        assert client.delete(f"/api/tasks/{task}").status_code == 204
+
+
 @pytest.mark.requirement("R2.5", "V2")
 def test_two_people_who_retry_at_once_launch_one_run(app: FastAPI) -> None:
     runs = runs_of(app)

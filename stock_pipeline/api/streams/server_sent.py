@@ -16,7 +16,7 @@ from stock_pipeline.api.streams.connections import Connection, Connections, Ende
 from stock_pipeline.api.streams.following import Follower
 from stock_pipeline.api.streams.hub import EventHub
 from stock_pipeline.api.streams.items import Wanted
-from stock_pipeline.api.streams.socket import HEARTBEAT_SECONDS
+from stock_pipeline.api.streams.socket import HEARTBEAT_SECONDS, stop
 
 RETRY_MILLISECONDS = 3000
 """After which a browser connects again."""
@@ -72,15 +72,14 @@ class EventStream(Response):
                 await asyncio.wait([*tasks, connection.ended], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 blocked = connection.blocked
-                for task in tasks:
-                    task.cancel()
-                results = await asyncio.gather(*tasks, return_exceptions=True)
+                await stop(tasks)
             ended = connection.ended.result() if connection.ended.done() else None
-            for result in results:
-                if isinstance(result, Ended):
-                    ended = result
-                elif isinstance(result, Exception):
-                    raise result
+            try:
+                for task in tasks:
+                    if not task.cancelled():
+                        task.result()
+            except Ended as found:
+                ended = ended or found
             if ended is not None and not blocked:
                 # the reason is the last word; whoever takes nothing would not take that either
                 words = orjson.dumps({"code": ended.code, "reason": ended.reason}).decode()

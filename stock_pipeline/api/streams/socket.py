@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -130,14 +130,12 @@ class SocketSession:
         try:
             await asyncio.wait([*tasks, connection.ended], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
+            await stop(tasks)
         if connection.ended.done():
             raise connection.ended.result()
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(result, asyncio.CancelledError):
-                raise result
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
 
     # ---------------------------------------------------------------- what the client says
     async def _listen(self, connection: Connection, follower: Follower) -> None:
@@ -212,6 +210,16 @@ class SocketSession:
         seconds = _CLOSE_SECONDS if ended.code == SLOW else 2 * _CLOSE_SECONDS
         with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
             await asyncio.wait_for(self._socket.close(ended.code, reason), seconds)
+
+
+async def stop(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # whoever wants it may still ask for it; here it is only seen
 
 
 def _text(message: dict[str, Any]) -> str:
