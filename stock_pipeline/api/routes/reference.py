@@ -27,7 +27,10 @@ _templates = Environment(loader=FileSystemLoader(Path(__file__).parent.parent / 
 @router.get("/openapi.json")
 def document(request: Request) -> Response:
     """Describe every operation of the API (OpenAPI)."""
-    return Response(orjson.dumps(request.app.openapi()), media_type="application/json", headers=_FRESH)
+    state = request.app.state
+    if not hasattr(state, "document"):
+        state.document = orjson.dumps(request.app.openapi())
+    return Response(state.document, media_type="application/json", headers=_FRESH)
 
 
 @router.get("/docs")
