@@ -77,7 +77,7 @@ EXAMPLES: dict[str, Any] = {
 }
 """By name."""
 
-OF_A_KIND: dict[tuple[str, str], Any] = {
+OF_A_KIND: dict[tuple[str, str | None], Any] = {
     ("predictions", "object"): {"session": ["2023-06-30"], "expected_return": [0.0021]},
     ("sessions", "object"): {"session": ["2023-06-30"], "mean": [97.4], "low": [91.0]},
     ("symbol", "array"): ["IBM", "AAPL"],
