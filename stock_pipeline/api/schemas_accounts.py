@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from stock_pipeline.access.permissions import PERMISSIONS
+from stock_pipeline.api.instants import Instant
 
 AccountName = Annotated[
     str,
@@ -187,9 +188,7 @@ class KeyRequest(Input):
         description="permissions; no more than your own count",
         examples=[["predictions:read"]],
     )
-    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = Field(
-        None, description="null: never", examples=["2026-12-31T00:00:00Z"]
-    )
+    expires_at: Instant | None = Field(None, description="null: never", examples=["2026-12-31T00:00:00Z"])
 
 
 class KeyInfo(BaseModel):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from stock_pipeline.access.permissions import PERMISSIONS
+from stock_pipeline.api.instants import Instant
 from stock_pipeline.api.paging import PageQuery
 from stock_pipeline.api.schemas_accounts import AccountInfo, AccountName, Input, Password
 
@@ -19,7 +20,6 @@ RoleName = Annotated[
 ]
 Permission = Annotated[str, Field(max_length=64, json_schema_extra={"enum": sorted(PERMISSIONS)})]
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Instant = Annotated[AwareDatetime, Field(strict=False, examples=["2026-01-06T00:00:00Z"])]
 
 
 class NoQuery(BaseModel):

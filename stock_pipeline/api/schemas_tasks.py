@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from stock_pipeline.api.instants import Instant
 from stock_pipeline.api.paging import PageQuery
 from stock_pipeline.api.streams.messages import EventKind, Severity, TaskId
 from stock_pipeline.config.tasks import (
@@ -189,8 +190,8 @@ class TaskQuery(PageQuery):
     )
     origin: Literal["api", "schedule", "dagster", "command line"] | None = None
     priority: Priority | None = None
-    since: AwareDatetime | None = Field(None, description="made at or after this instant")
-    until: AwareDatetime | None = Field(None, description="made before this instant")
+    since: Instant | None = Field(None, description="made at or after this instant")
+    until: Instant | None = Field(None, description="made before this instant")
     text: str | None = Field(
         None, min_length=1, max_length=100, description="found in id, kind, job, owner or parameters"
     )

@@ -627,3 +627,18 @@ def test_names_cannot_carry_markup(app: FastAPI) -> None:
         answer = client.get(path)
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "instant", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2020-02-30", "1e9", "9" * 30, "now"]
+)
+def test_instants_beyond_the_calendar_are_refused(lone_app: FastAPI, instant: str) -> None:
+    client = signed_in(lone_app, "administrator")
+    asked = 0
+    for path, operations in lone_app.openapi()["paths"].items():
+        for parameter in operations.get("get", {}).get("parameters", []):
+            if "date-time" in json.dumps(parameter["schema"]):
+                answer = client.get(path_of(path, {}), params={parameter["name"]: instant})
+                assert 400 <= answer.status_code < 500, (path, answer.text)
+                asked += 1
+    assert asked >= 6

@@ -255,6 +255,8 @@ def test_the_trail_is_filtered_paged_exported_reported_and_verified(
         422,
         "invalid-parameters",
     )
+    for period in ({"since": "2419-01-21T11:32:36Z"}, {"until": "0001-01-01T00:00:00Z"}):
+        problem(root.get("/api/audit/report", params=period), 422, "invalid-parameters")
     assert root.get("/api/audit/verify").json()["intact"] is True
     with app.state.service.database.begin() as connection:
         connection.execute(text("UPDATE audit_entry SET actor = 'eve' WHERE sequence = 5"))

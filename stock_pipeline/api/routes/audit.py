@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -30,6 +30,7 @@ router = APIRouter(
 
 _TYPES = {"jsonl": "application/jsonl", "csv": "text/csv; charset=utf-8"}
 _REPORTED = timedelta(days=30)
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC) + _REPORTED
 
 
 @router.get("", summary="Entries of the audit trail", responses=problem_responses(400))
@@ -64,7 +65,7 @@ def verify_audit_trail(request: Request, query: Annotated[NoQuery, Query()]) -> 
 )
 def export_audit_trail(request: Request, query: Annotated[ExportQuery, Query()]) -> StreamingResponse:
     """All entries of a period as JSON Lines or CSV, sent while they are read."""
-    _check(query)
+    _check(query.since, query.until)
     audit(request, "audit.export", detail=query.model_dump(mode="json"))
     lines: Iterator[str] = service(request).access.audit.export(query.format, query.since, query.until)
     name = f"audit.{query.format}"
@@ -78,12 +79,13 @@ def get_compliance_report(request: Request, query: Annotated[PeriodQuery, Query(
     """What happened in a period, in numbers and lists; the last 30 days where nothing is said."""
     access = service(request).access
     until = query.until or access.clock()
-    since = query.since or until - _REPORTED
-    _check(query)
+    since = query.since or max(until, _EARLIEST) - _REPORTED
+    _check(since, until)
     audit(request, "audit.report", detail={"since": since.isoformat(), "until": until.isoformat()})
     return asdict(access.audit.report(since, until))
 
 
-def _check(query: PeriodQuery) -> None:
-    if query.since is not None and query.until is not None and query.since >= query.until:
-        raise ProblemError(422, "invalid-parameters", "since must be before until")
+def _check(since: datetime | None, until: datetime | None) -> None:
+    if since is not None and until is not None and since >= until:
+        errors = [{"parameter": "since", "message": "must be before until", "value": since.isoformat()}]
+        raise ProblemError(422, "invalid-parameters", f"since must be before until: {since}, {until}", errors=errors)
