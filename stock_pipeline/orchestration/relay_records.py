@@ -45,10 +45,10 @@ def launched(record: dg.RunRecord) -> Launched:
     run = record.dagster_run
     return Launched(
         run_id=run.run_id,
-        kind=run.tags.get(KIND, "other")[:30],
-        job=_job(run)[:120],
+        kind=_short(run.tags.get(KIND) or "other", 30),
+        job=_short(_job(run), 120),
         at=utc(record.create_timestamp),
-        owner=run.tags.get(OWNER),
+        owner=_short(run.tags[OWNER], 64) if run.tags.get(OWNER) else None,
         origin=_origin(run.tags),
         priority=priority_of(run.tags),
         parameters=clean(asked_of(run.tags)),
@@ -149,9 +149,14 @@ def _job(run: dg.DagsterRun) -> str:
     return run.job_name
 
 
+def _short(text: str, length: int) -> str:
+    """A text of a run, which a person may have written in the web UI, as long as its column."""
+    return str(clean(text))[:length]
+
+
 def _origin(tags: Mapping[str, str]) -> str:
     if STARTED_BY in tags:
-        return tags[STARTED_BY][:20]
+        return _short(tags[STARTED_BY], 20)
     if OWNER in tags:
         return "api"
     return "schedule" if {_SCHEDULE, _SENSOR, _BACKFILL} & set(tags) else "dagster"

@@ -110,7 +110,7 @@ class RunOfTask:
     def _step(self, event: dg.DagsterEvent, at: datetime, key: str) -> None:
         kinds, kind, step = dg.DagsterEventType, event.event_type, event.step_key
         if kind == kinds.STEP_START and self.newest:
-            self.task.current_step, self.task.part = step, None
+            self.task.current_step, self.task.part = step and step[:200], None
             self._tell_progress(at, key)
         elif kind == kinds.STEP_SUCCESS and step is not None:
             seconds = event.step_success_data.duration_ms / 1000

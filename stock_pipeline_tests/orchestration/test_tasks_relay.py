@@ -12,13 +12,20 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text, update
+from sqlalchemy.orm import Session
 
+from stock_pipeline.config import load_settings
+from stock_pipeline.config.launches import KIND, OWNER, PARAMETERS, STARTED_BY
+from stock_pipeline.orchestration import maintenance
 from stock_pipeline.orchestration.relay import Relay
 from stock_pipeline.orchestration.relay_lock import alone
+from stock_pipeline.orchestration.resources import Platform
+from stock_pipeline.storage.database.tables.tasks import EventRow
 from stock_pipeline.storage.tasks import EventFilter, EventLog, NotNowError, TaskStore
 from stock_pipeline_tests.conftest import REPOSITORY
-from stock_pipeline_tests.task_runs import SETTINGS, Runs, states_of
+from stock_pipeline_tests.orchestration.conftest import make_market
+from stock_pipeline_tests.task_runs import QUIET, SETTINGS, Runs, states_of
 
 CHILD = """
 import socket, sys, time
@@ -28,6 +35,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from stock_pipeline.orchestration.liveness import HOST
 from stock_pipeline.storage.database import open_database
+from stock_pipeline_tests.orchestration.conftest import make_market
 from stock_pipeline_tests.task_runs import QUIET, Runs
 
 address, home = sys.argv[1], Path(sys.argv[2])
@@ -229,3 +237,66 @@ def test_a_second_relay_waits_until_the_first_has_ended(database: Engine, tmp_pa
         stop.set()
         with alone(database, tmp_path, stop) as second_held:
             assert not second_held()
+
+
+@pytest.mark.requirement("R2.1")
+def test_maintenance_forgets_tasks_whose_runs_are_gone_and_old_events(tmp_path: Path) -> None:
+    settings = load_settings(make_market(tmp_path, until="2016-01-05"), environment={})
+    platform = Platform(settings)
+    runs = Runs(platform.database, tmp_path)
+    gone, kept, paused = (runs.launch() for _ in range(3))
+    for run in (gone, kept):
+        runs.start(run.run_id)
+        runs.finish(run.run_id)
+    Relay(runs.instance, platform.database).poll()
+    store = TaskStore(platform.database, clock=lambda: datetime.now(UTC) - timedelta(minutes=1))
+    store.ask(paused.run_id, "pause", "ann")
+    runs.terminate(paused.run_id)
+    Relay(runs.instance, platform.database).poll()
+    assert maintenance.forget_tasks(platform, runs.instance) == 0
+    for run in (gone, paused):
+        runs.delete(run.run_id)
+    assert maintenance.forget_tasks(platform, runs.instance) == 2
+    assert [task.id for task in store.list()] == [kept.run_id]
+    log = EventLog(platform.database)
+    count = log.newest()
+    assert maintenance.forget_events(platform) == 0
+    with Session(platform.database) as session, session.begin():
+        session.execute(update(EventRow).values(recorded_at=EventRow.recorded_at - 200 * 86_400))
+    assert maintenance.forget_events(platform) == count
+    assert log.oldest() == count + 1
+
+
+@pytest.mark.requirement("V2", "V5")
+def test_what_people_write_into_tags_and_a_damaged_run_hold_nothing_up(database: Engine, tmp_path: Path) -> None:
+    instance = dg.DagsterInstance.ephemeral(settings=SETTINGS)
+    runs = Runs(database, tmp_path, instance)
+    odd = {
+        OWNER: "x\x00" * 100, KIND: "k" * 100, STARTED_BY: "s" * 100, PARAMETERS: '{"a": NaN, "b": "\\u0000"}',
+        "dagster/priority": "high", "dagster/max_retries": "many",
+    }  # fmt: skip
+    strange = instance.create_run_for_job(runs.job, tags=odd, run_config=QUIET)
+    damaged, good = runs.launch(), runs.launch()
+    for run in (damaged, good):
+        runs.start(run.run_id)
+        runs.finish(run.run_id)
+    with instance.event_log_storage.run_connection(damaged.run_id) as connection:
+        kept = connection.execute(text("SELECT id, event FROM event_logs WHERE run_id = :run"), {"run": damaged.run_id})
+        rows = [tuple(row) for row in kept]
+        connection.execute(text("UPDATE event_logs SET event = '{' WHERE run_id = :run"), {"run": damaged.run_id})
+    relay, store = Relay(instance, database), TaskStore(database)
+    relay.poll()
+    relay.poll()
+    task = store.get(strange.run_id)
+    assert task is not None
+    assert (task.owner, task.priority, task.state) == ("x" * 64, "normal", "queued")
+    assert (task.kind, task.origin, task.parameters) == ("k" * 30, "s" * 20, {"a": None, "b": ""})
+    assert store.get(good.run_id).state == "succeeded"  # type: ignore[union-attr]
+    assert store.get(damaged.run_id) is None
+    with instance.event_log_storage.run_connection(damaged.run_id) as connection:
+        for number, content in rows:
+            connection.execute(text("UPDATE event_logs SET event = :e WHERE id = :i"), {"e": content, "i": number})
+    Relay(instance, database).poll()
+    assert store.get(damaged.run_id).state == "succeeded"  # type: ignore[union-attr]
+    events = EventLog(database).after(0, limit=1000)
+    assert states_of(events, damaged.run_id) == ["queued", "starting", "running", "succeeded"]
