@@ -13,10 +13,11 @@ import hmac
 import secrets
 import threading
 import time
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from stock_pipeline.access import versions
@@ -351,13 +352,12 @@ class Gate:
             uses, self._uses = self._uses, {}
         if not uses:
             return
-        moment = self._access.clock()
         with Session(self._access.engine) as session, session.begin():
-            for session_id in uses:
-                table = ApiKeyRow if _is_key(session_id) else SessionRow
+            for session_id, at in uses.items():
+                table, moment = ApiKeyRow if _is_key(session_id) else SessionRow, datetime.fromtimestamp(at, UTC)
                 session.execute(
                     update(table)
-                    .where(table.id == session_id)
+                    .where(table.id == session_id, or_(table.last_used_at.is_(None), table.last_used_at < moment))
                     .values(last_used_at=moment)
                     .execution_options(synchronize_session=False)
                 )
