@@ -29,6 +29,9 @@ pytestmark = [pytest.mark.requirement("R8.1", "R8.3", "V8"), pytest.mark.slow]
 
 NAMES = ("ana", "bob")
 GIVEN = ("viewer", "analyst", "operator", "desk")
+PATIENT = {"address_failures": 100_000, "stuffing_accounts": 10_000, "failures_before_delay": 100}
+"""All examples share one database and one address: their wrong log-ins must not add up to an attack."""
+
 NEVER = timedelta(days=36_500)
 CHOICE = st.integers(0, 10**6)
 
@@ -270,7 +273,7 @@ class Gate(RuleBasedStateMachine):
 
 def test_the_gate_says_what_the_model_says(database: Engine, tmp_path: Path) -> None:
     clock = Clock()
-    access, watching = (access_for(database, tmp_path, clock) for _ in range(2))
+    access, watching = (access_for(database, tmp_path, clock, abuse=PATIENT) for _ in range(2))
     access.roles.create("desk", None, [], by="system")
     machine = type("Machine", (Gate,), {"access": access, "watching": watching, "clock": clock})
     watching.gate.start()
