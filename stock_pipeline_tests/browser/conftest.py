@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stock_pipeline.api.service import Service
 from stock_pipeline.config import Settings, load_settings
+from stock_pipeline_tests.browser.visits import PASSWORD, PEOPLE, Visits
 from stock_pipeline_tests.orchestration.conftest import SMALL, make_market
 from stock_pipeline_tests.running import Running, services_running
 
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 TINY: dict[str, Any] = {
+    "access": {
+        "registration": "invitation",
+        "passwords": {"memory_kib": 8, "passes": 1, "lanes": 1},
+        "limits": {"login": "1000/minute"},
+    },
     "market": {**SMALL["market"], "history": {"first": 2016, "last": 2018}},
     "models": {**SMALL["models"], "families": ["ridge"]},
 }
@@ -57,7 +64,26 @@ def shown(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Settin
 
 
 @pytest.fixture(scope="session")
+def service(shown: Settings) -> Service:
+    """The parts of a service on that market, as the running one has them, with an account of each role."""
+    parts = Service(shown)
+    for name, role in PEOPLE.items():
+        parts.access.accounts.create(name, password=PASSWORD, roles=(role,), by="system")
+    return parts
+
+
+@pytest.fixture(scope="session")
 def running(shown: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """All services on that market."""
     with services_running(shown.config_file, tmp_path_factory.mktemp("output") / "dev.log") as services:
         yield services
+
+
+@pytest.fixture
+def visits(chromium: Browser, running: Running, service: Service) -> Iterator[Visits]:
+    """Pages of the running console; the test fails when one reports an error that was not expected."""
+    found = Visits(chromium, running.api, service)
+    yield found
+    for context in found.contexts:
+        context.close()
+    assert [text for text in found.problems if "ERR_ABORTED" not in text] == []

@@ -1,4 +1,4 @@
-"""What people open in a browser: Dagster's asset graph, an asset's page, the API's page, the reports."""
+"""What people open in a browser: Dagster's asset graph, an asset's page, the reports."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stock_pipeline.config import Settings
+from stock_pipeline_tests.browser.visits import PHONE, WIDE, fits
 from stock_pipeline_tests.running import Running
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow]
 GROUPS = ("market", "features", "risk", "models", "predictions", "backtests")
-WIDE, PHONE = {"width": 1400, "height": 1000}, {"width": 390, "height": 844}
 
 
 @pytest.fixture(params=[WIDE, PHONE], ids=["wide", "phone"])
@@ -43,11 +43,6 @@ def _page(chromium: Browser, size: dict[str, int]) -> Iterator[Page]:
     assert [text for text in problems if "ERR_ABORTED" not in text and "/graphql failed" not in text] == []
 
 
-def fits(page: Page) -> bool:
-    """Whether nothing has to be scrolled sideways."""
-    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
-
-
 @pytest.mark.requirement("P4")
 def test_the_asset_graph_shows_the_groups_and_nothing_in_front_of_them(wide: Page, running: Running) -> None:
     wide.goto(f"{running.dagster}asset-groups")
@@ -65,15 +60,6 @@ def test_an_asset_shows_its_owner_columns_and_course(wide: Page, running: Runnin
     wide.get_by_text("0 (unusable) to 100 (no finding)").first.wait_for()
     drawings = "[...document.images].filter(i => i.src.startsWith('data:image/svg')).map(i => i.naturalWidth)"
     wide.wait_for_function(f"({drawings}).some(width => width > 100)")
-
-
-@pytest.mark.requirement("P5", "A1")
-def test_the_page_of_the_api_loads_and_fits(page: Page, running: Running) -> None:
-    answer = page.goto(running.api)
-    assert answer is not None
-    assert answer.status == 200
-    page.get_by_text("AAPL").first.wait_for()
-    assert fits(page)
 
 
 @pytest.mark.requirement("R3.5")

@@ -26,7 +26,7 @@ SPANS: dict[str, tuple[str, int | None]] = {
 FINDINGS = 20
 
 
-@router.get("/symbols/{symbol}", dependencies=[Depends(require("predictions:read"))])
+@router.get("/symbols/{symbol:path}", dependencies=[Depends(require("predictions:read"))])
 def symbol_page(
     request: Request, symbol: Annotated[str, Path(min_length=1, max_length=64)], span: str = "1y"
 ) -> Response:
@@ -36,7 +36,8 @@ def symbol_page(
     line = market.known(symbol)
     days = SPANS[span][1]
     start = date.min if days is None else line["last_session"] - timedelta(days=days)
-    found = market.symbol(symbol, start, None)
+    with_risk, with_quality = who.may("risk:read"), who.may("quality:read")
+    found = market.symbol(symbol, start, None, with_risk=with_risk, with_quality=with_quality)
     count_rows(request, len(found["prices"]["session"]))
     publication = publications(request).current
     prediction = _prediction(publication, symbol)
@@ -57,10 +58,10 @@ def symbol_page(
         price=charts.price(symbol, found["prices"], line["currency"]),
         outcomes=charts.outcomes(symbol, found["predictions"]),
         facts=found["outcomes"],
-        risk=charts.value_at_risk(symbol, found["risk"]) if who.may("risk:read") else None,
-        var_tests=market.var_backtest([symbol]) if who.may("risk:read") else [],
-        quality=charts.quality(symbol, found["prices"]) if who.may("quality:read") else None,
-        findings=found["findings"][:FINDINGS] if who.may("quality:read") else [],
+        risk=charts.value_at_risk(symbol, found["risk"]) if with_risk else None,
+        var_tests=market.var_backtest([symbol]) if with_risk else [],
+        quality=charts.quality(symbol, found["prices"]) if with_quality else None,
+        findings=found["findings"][:FINDINGS],
     )
 
 

@@ -1,0 +1,62 @@
+"""Visits to the console in a real browser, by people of every role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stock_pipeline.access.principal import Origin
+from stock_pipeline.api import cookies
+from stock_pipeline.api.service import Service
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+WIDE, PHONE = {"width": 1400, "height": 1000}, {"width": 390, "height": 844}
+AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"
+"""One device for everybody: a new one would have to prove itself first."""
+
+PASSWORD = "seven quiet otters 93"
+PEOPLE = {"vera": "viewer", "ana": "analyst", "otto": "operator", "ada": "administrator"}
+"""Accounts of the running services, by role."""
+
+
+@dataclass
+class Visits:
+    """Opens pages of the console for people who have logged in.
+
+    Whatever a browser reports as an error is kept; a test that expects some takes them out.
+    """
+
+    browser: Browser
+    address: str
+    service: Service
+    contexts: list[BrowserContext] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def page(self, who: str | None = None, path: str | None = "", *, size: dict[str, int] | None = None) -> Page:
+        """A page in a browser of its own; somebody is logged in by a cookie, as after the form."""
+        context = self.browser.new_context(viewport=size or WIDE, user_agent=AGENT)  # type: ignore[arg-type]
+        self.contexts.append(context)
+        if who is not None:
+            logins = self.service.access.logins
+            opened = logins.log_in(who, PASSWORD, kind="console", origin=Origin("127.0.0.1", AGENT))
+            cookie = {"name": cookies.name(self.service.settings), "value": opened.cookie, "url": self.address}
+            context.add_cookies([cookie])  # type: ignore[list-item]
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        watch(page, self.problems)
+        if path is not None:
+            page.goto(self.address + path.lstrip("/"))
+        return page
+
+
+def watch(page: Page, problems: list[str]) -> None:
+    """Keep what a page reports as an error: scripts that throw, files that are missing, what the policy blocks."""
+    page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing has to be scrolled sideways."""
+    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
