@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -17,6 +18,9 @@ MAX_BYTES = 1_000_000
 
 MAX_DEPTH = 64
 """Objects and lists within each other in a JSON body."""
+
+MOST_SECONDS = 30.0
+"""Time that a body may take to arrive."""
 
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 """Media types that the console's pages send."""
@@ -55,7 +59,7 @@ class BodyGuard:
         status, kind, detail = refusal
         request_id = scope.get("state", {}).get("request_id")
         # the rest of an oversized body is not read: the connection ends with the answer
-        more = {"Connection": "close"} if status == 413 else None
+        more = {"Connection": "close"} if status in (408, 413) else None
         response = problem_response(status, kind, detail, instance=scope["path"], request_id=request_id, headers=more)
         await response(scope, receive, send)
 
@@ -70,20 +74,33 @@ async def _body(scope: Scope, headers: Headers, receive: Receive) -> tuple[_Refu
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length) > MAX_BYTES:
         return _too_large(), receive
+    try:
+        async with asyncio.timeout(MOST_SECONDS):
+            body, gone = await _read(receive)
+    except TimeoutError:
+        return (408, "body-too-slow", f"a body has at most {MOST_SECONDS:g} s to arrive"), receive
+    if gone is not None:
+        return None, _replay(gone, receive)
+    if body is None:
+        return _too_large(), receive
+    refusal = _content(scope, headers, body) if body else None
+    return refusal, _replay({"type": "http.request", "body": body, "more_body": False}, receive)
+
+
+async def _read(receive: Receive) -> tuple[bytes | None, Message | None]:
+    """Read a body: ``None`` where it is too large; beside it the message that says that the client has gone."""
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return None, _replay(message, receive)
+            return b"", message
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > MAX_BYTES:
-            return _too_large(), receive
+            return None, None
         more = message.get("more_body", False)
-    body = b"".join(chunks)
-    refusal = _content(scope, headers, body) if body else None
-    return refusal, _replay({"type": "http.request", "body": body, "more_body": False}, receive)
+    return b"".join(chunks), None
 
 
 def _content(scope: Scope, headers: Headers, body: bytes) -> _Refusal | None:

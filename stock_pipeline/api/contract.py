@@ -85,7 +85,7 @@ def _complete_operation(method: str, operation: dict[str, Any], declared: list[s
     if not public:
         problems |= {401, 403, 429}
     if "requestBody" in operation:
-        problems |= {413, 415}
+        problems |= {408, 413, 415}
     for status in sorted(problems):
         responses.setdefault(str(status), {"description": HTTPStatus(status).phrase})
     for name, response in responses.items():
