@@ -120,6 +120,7 @@ class Relay:
             self._remember(records.utc(changed[-1].update_timestamp))
         if sweep:
             self._close_deleted([run for run in wanted if run not in found])
+            self._seen = {run: status for run, status in self._seen.items() if run in self._open or run in found}
         self._carry_out_wishes()
         if self._is_due("alerts", ALERT_SECONDS):
             copy_alerts(self._engine, self._events)

@@ -21,6 +21,7 @@ from stock_pipeline.orchestration import maintenance
 from stock_pipeline.orchestration.relay import Relay
 from stock_pipeline.orchestration.relay_lock import alone
 from stock_pipeline.orchestration.resources import Platform
+from stock_pipeline.storage.database import open_database
 from stock_pipeline.storage.database.tables.tasks import EventRow
 from stock_pipeline.storage.tasks import EventFilter, EventLog, NotNowError, TaskStore
 from stock_pipeline_tests.conftest import REPOSITORY
@@ -300,3 +301,33 @@ def test_what_people_write_into_tags_and_a_damaged_run_hold_nothing_up(database:
     assert store.get(damaged.run_id).state == "succeeded"  # type: ignore[union-attr]
     events = EventLog(database).after(0, limit=1000)
     assert states_of(events, damaged.run_id) == ["queued", "starting", "running", "succeeded"]
+
+
+@pytest.mark.requirement("V5", "R2.4")
+def test_runs_that_dagster_keeps_in_postgres_are_copied_too(
+    postgres_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    storage = f"storage:\n  postgres:\n    postgres_url: {postgres_server}\n"
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n" + storage)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    database = open_database(tmp_path / "metadata.db")
+    with dg.DagsterInstance.get() as instance:
+        runs = Runs(database, tmp_path, instance)
+        first, second = runs.launch(), runs.launch()
+        relay, store = Relay(instance, database), TaskStore(database)
+        for run in (first, second):  # records of both lie side by side in one table
+            runs.start(run.run_id)
+        runs.step(first.run_id)
+        runs.step(second.run_id)
+        relay.poll()
+        assert [task.steps_done for task in store.list()] == [1, 1]
+        store.ask(second.run_id, "pause", "ann")
+        for run in (first, second):
+            runs.finish(run.run_id)
+        Relay(instance, database).poll()
+        assert {task.id: task.state for task in store.list()} == {first.run_id: "succeeded", second.run_id: "paused"}
+        events = EventLog(database).after(0, limit=100)
+        assert states_of(events, second.run_id) == ["queued", "starting", "running", "pausing", "paused"]
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
