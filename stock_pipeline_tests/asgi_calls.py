@@ -54,21 +54,26 @@ async def ask(
     headers: dict[str, str] | None = None,
     query: dict[str, Any] | None = None,
     body: Any = None,
-    raw: bytes | None = None,
-    address: str = "192.0.2.1",
 ) -> Asked:
-    """Ask once; the reader leaves as soon as an endless answer has begun."""
-    content = raw if raw is not None else b"" if body is None else orjson.dumps(body)
+    """Ask once, with a body in JSON."""
+    content = b"" if body is None else orjson.dumps(body)
     sent = {"host": "testserver", **(headers or {})}
     if content:
         sent = {"content-type": "application/json", "content-length": str(len(content)), **sent}
+    pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in sent.items()]
+    return await ask_raw(app, method, path, path.encode(), urlencode(query or {}).encode(), pairs, content)
+
+
+async def ask_raw(
+    app: FastAPI, method: str, path: str, raw_path: bytes, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
+) -> Asked:
+    """Ask once; the reader leaves as soon as an endless answer has begun."""
     scope: dict[str, Any] = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
-        "path": path, "raw_path": path.encode(), "root_path": "", "query_string": urlencode(query or {}).encode(),
-        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in sent.items()],
-        "client": (address, 50_000), "server": ("testserver", 80), "state": {},
+        "path": path, "raw_path": raw_path, "root_path": "", "query_string": query, "headers": headers,
+        "client": ("192.0.2.1", 50_000), "server": ("testserver", 80), "state": {},
     }  # fmt: skip
-    answer, left, waiting = Asked(), asyncio.Event(), [{"type": "http.request", "body": content, "more_body": False}]
+    answer, left, waiting = Asked(), asyncio.Event(), [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> dict[str, Any]:
         if waiting:
