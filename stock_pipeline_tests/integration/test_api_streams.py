@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from stock_pipeline.api import server
+from stock_pipeline.api import patience, server
 from stock_pipeline.api.app import create_app
 from stock_pipeline.api.service import Service
 from stock_pipeline.api.streams import connections, socket
@@ -357,7 +357,9 @@ def test_a_client_that_takes_nothing_is_cut_and_costs_no_memory(
     sqlite_app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "BLOCKED_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "MOST_BEHIND", 300)
     monkeypatch.setattr(connections, "_EVERY", 0.2)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 600.0)  # the close is what is looked at here
     app = sqlite_app
     process = psutil.Process()
     with served(app) as address:
@@ -371,7 +373,7 @@ def test_a_client_that_takes_nothing_is_cut_and_costs_no_memory(
             good = await entered(address, token, since=0)
             before = process.memory_info().rss
             received = 0
-            for start in range(1, 2501, 100):
+            for start in range(1, 1501, 100):
                 events = [planned(number, size=10_000) for number in range(start, start + 100)]
                 await asyncio.to_thread(append, engine_of(app), events)
                 while received < start + 99:
@@ -381,7 +383,7 @@ def test_a_client_that_takes_nothing_is_cut_and_costs_no_memory(
             kept, size = app.state.live.hub.kept
             assert size <= 8_000_000
             assert kept <= 5_000
-            assert process.memory_info().rss - before < 80_000_000  # 25 MB were written
+            assert process.memory_info().rss - before < 80_000_000  # 15 MB were written, and kept at most 8
             code, reason = await ending(slow)
             assert code == 4408, reason
             assert reason.startswith("too slow")
@@ -406,6 +408,34 @@ def test_heartbeats_are_sent_and_dead_peers_dropped(sqlite_app: FastAPI, monkeyp
                 await asyncio.sleep(0.02)
 
         asyncio.run(talk())
+
+
+def test_a_client_that_keeps_taking_nothing_loses_its_connection(
+    sqlite_app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing but the transport could end it: the client reads neither data nor the close frame."""
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.5)
+    app = sqlite_app
+    with served(app) as address:
+        token = log_in(address, app, "viewer")
+
+        async def talk() -> None:
+            slow = await connect(socket_address(address), compression=None, max_queue=1)
+            await say(slow, type="authenticate", token=token)
+            await hear(slow)
+            await say(slow, type="subscribe", since=0)
+            port = slow.transport.get_extra_info("sockname")[1]
+            await asyncio.to_thread(append, engine_of(app), [planned(n, size=50_000) for n in range(1, 301)])
+            while any(
+                found.raddr and found.raddr.port == port and found.status == psutil.CONN_ESTABLISHED
+                for found in psutil.Process().net_connections("tcp")
+            ):
+                await asyncio.sleep(0.05)
+            slow.transport.abort()
+
+        asyncio.run(talk())
+        while len(app.state.live.connections):
+            time.sleep(0.01)
 
 
 def test_a_stop_of_the_service_does_not_wait_for_those_who_listen(sqlite_app: FastAPI) -> None:
