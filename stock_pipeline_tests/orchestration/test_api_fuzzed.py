@@ -22,12 +22,18 @@ from hypothesis import strategies as st
 
 from stock_pipeline.access.principal import Origin
 from stock_pipeline.config import Settings
+from stock_pipeline.storage.lake import Lake
 from stock_pipeline_tests.api_finished import PATIENT, app_of, copied
-from stock_pipeline_tests.api_service import add_account
+from stock_pipeline_tests.api_service import add_account, app_for
 from stock_pipeline_tests.asgi_calls import Asked, ask_raw
+from stock_pipeline_tests.databases import postgres_address, postgres_server  # noqa: F401
+from stock_pipeline_tests.published import SESSIONS, publish
 
-EXAMPLES = 60
-"""Requests of each operation."""
+EXAMPLES, FEW = 60, 12
+"""Requests of each operation: on the finished market, and on Postgres."""
+
+IN_THE_DATABASE = {"account", "alerts", "audit", "authentication", "events", "roles", "tasks", "users"}
+"""Tags of operations whose answers come from the metadata database."""
 
 LEAST = 5_000
 """Requests of all of them."""
@@ -115,7 +121,7 @@ class Tally:
     faults: dict[str, str] = field(default_factory=dict)
 
 
-def fuzz(world: Fuzzed, operation: Any, tally: Tally) -> None:
+def fuzz(world: Fuzzed, operation: Any, tally: Tally, examples: int = EXAMPLES) -> None:
     """Send requests of one operation: right ones, wrong ones, and ones about what exists."""
     from schemathesis import GenerationMode, Response
     from schemathesis.core.failures import FailureGroup
@@ -132,7 +138,7 @@ def fuzz(world: Fuzzed, operation: Any, tally: Tally) -> None:
 
     @seed(20_231)
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         deadline=None,
         database=None,
         phases=[Phase.generate],
@@ -175,3 +181,22 @@ def test_no_request_meets_an_error_or_an_undocumented_answer(finished: Settings,
     assert set(tally.asked) == {f"{m.upper()} {p}" for p, item in app.openapi()["paths"].items() for m in item}
     assert len(tally.reached) > len(tally.asked) / 2, sorted(set(tally.asked) - tally.reached)
     assert tally.statuses[401] < LEAST / 20, tally.statuses
+
+
+@pytest.mark.slow
+@pytest.mark.requirement("A5", "R8.2")
+def test_nor_does_one_on_postgres(tmp_path: Path, postgres_address: str) -> None:  # noqa: F811
+    import schemathesis
+
+    lake = Lake(tmp_path / "lake")
+    publish(lake, SESSIONS[0])
+    app = app_for(lake, sections={"access": {**PATIENT, "abuse": ABUSE}, "storage": {"metadata": postgres_address}})
+    app.state.publications.refresh()
+    world, tally = Fuzzed(app), Tally()
+    for found in schemathesis.openapi.from_dict(app.openapi()).get_all_operations():
+        operation = found.ok()
+        if IN_THE_DATABASE & set(operation.tags or ()):
+            fuzz(world, operation, tally, FEW)
+    world.close()
+    assert not tally.faults, "\n\n".join(f"{label}: {text}" for label, text in tally.faults.items())
+    assert sum(tally.asked.values()) > 300, tally.statuses
