@@ -15,6 +15,7 @@ percentile is below three times that route's.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -71,10 +72,10 @@ uvicorn.run(app, port=int(sys.argv[2]), log_config=None, access_log=False, serve
 """
 
 LUA = """
-local symbols = {symbols}
+local paths = {{{paths}}}
 math.randomseed(7)
 request = function()
-  return wrk.format("GET", string.format("{path}", math.random(0, symbols - 1)))
+  return wrk.format("GET", paths[math.random(#paths)])
 end
 """
 
@@ -92,11 +93,15 @@ class Kind:
     late: list[float] = field(default_factory=list)
     size: int = 0
 
+    def address(self, number: int = 1) -> str:
+        """Its path, of one symbol where it is about one."""
+        return self.path.format(symbol=number, id=id_of(number))
+
 
 KINDS = [
     Kind("empty route", "/empty", judged=False),
-    Kind("one symbol", "/api/predictions?symbol=S%d"),
-    Kind("one by its id", "/api/predictions/2023-06-30.S%d.5"),
+    Kind("one symbol", "/api/predictions?symbol=S{symbol}"),
+    Kind("one by its id", "/api/predictions/{id}"),
     Kind("page of 100", "/api/predictions"),
     Kind("all, rows", "/api/predictions?limit=10000"),
     Kind("all, columns", "/api/predictions?limit=10000&format=columns"),
@@ -124,7 +129,13 @@ def publish(lake: Lake, symbols: int) -> None:
         currency=pl.lit("USD"),
         published_at=pl.lit(datetime(2023, 7, 1, tzinfo=UTC)),
     )
-    lake.replace(PUBLISHED, frame.with_columns(prediction_id=pl.format("{}.{}.5", "session", "symbol")))
+    ids = pl.Series("prediction_id", [id_of(number) for number in range(symbols)])
+    lake.replace(PUBLISHED, frame.with_columns(ids))
+
+
+def id_of(number: int) -> str:
+    """Id of a prediction; as long as real ones, and as little compressible."""
+    return hashlib.blake2b(str(number).encode(), digest_size=16).hexdigest()
 
 
 def prepare(folder: Path, symbols: int) -> Path:
@@ -168,9 +179,10 @@ def load(address: str, kind: Kind, symbols: int, seconds: int, connections: int,
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
     for name, value in kind.headers.items():
         command += ["-H", f"{name}: {value}"]
-    if "%d" in kind.path:
+    if "{" in kind.path:
         script = scratch / "random.lua"
-        script.write_text(LUA.format(symbols=symbols, path=kind.path), encoding="utf-8")
+        paths = ",".join(f'"{kind.address(number)}"' for number in range(symbols))
+        script.write_text(LUA.format(paths=paths), encoding="utf-8")
         command += ["-s", str(script), address]
     else:
         command.append(address + kind.path)
@@ -228,7 +240,7 @@ def main() -> int:
             answer, _ = ask(address, "/api/auth/login", {"Content-Type": "application/json"}, login)
             for kind in KINDS:
                 kind.headers["Authorization"] = f"Bearer {json.loads(answer)['access_token']}"
-                body, tag = ask(address, kind.path.replace("%d", "1"), kind.headers)
+                body, tag = ask(address, kind.address(), kind.headers)
                 kind.size = len(body)
                 if "known" in kind.name:
                     kind.headers["If-None-Match"], kind.size = tag, 0

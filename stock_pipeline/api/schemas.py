@@ -109,13 +109,16 @@ class PredictionPage(BaseModel):
 
 
 class PredictionColumns(BaseModel):
-    """One page of predictions, one array a field: half as large as rows. Numbers have six significant digits."""
+    """One page of predictions, one array a field: half as large as rows.
+
+    Numbers have seven significant digits, as the features that they are made of; prices have all of theirs.
+    """
 
     publication: PublicationInfo
     total: int = Field(description="rows that match on all pages", examples=[2])
     unpredicted: int = Field(description="symbols without a prediction; see /api/unpredicted", examples=[1])
     next_cursor: str | None = Field(description="pass as `cursor` for the next page; null on the last", examples=[None])
-    digits: int = Field(description="significant digits of the numbers", examples=[6])
+    digits: int = Field(description="significant digits of the numbers", examples=[7])
     columns: dict[str, list[float | str | None]] = Field(
         description="the fields of a prediction, each with one value a row",
         examples=[{"symbol": ["IBM", "AAPL"], "expected_return": [0.0021, -0.0004]}],

@@ -104,6 +104,7 @@ def test_a_new_publication_comes_with_the_answers_of_all_symbols(published_lake:
     assert table.columns["expected_return"] == pytest.approx(
         [row.expected_return for row in page.predictions], rel=1e-5
     )
+    assert table.columns["close"] == [row.close for row in page.predictions]
     assert table.undefined == {f"{SESSIONS[0]}.S003.5": {"var_95": "not a number"}} | {
         f"{SESSIONS[0]}.S004.5": {"es_95": "infinite"}
     }

@@ -17,8 +17,8 @@ from stock_pipeline.api.answers import CSV, JSON, Answer, entity_tag, json_answe
 from stock_pipeline.storage.publication import FIELDS, Publication
 
 PATH = "/api/predictions"
-DIGITS = 6
-"""Significant digits of the columns form: finer than any prediction is known, and half as large compressed."""
+DIGITS = 7
+"""Significant digits of the columns form, but for prices, which are as they are: features are stored with no more."""
 
 Format = Literal["json", "csv", "columns"]
 
@@ -139,7 +139,7 @@ def unpredicted(publication: Publication) -> Answer:
 def _columns(publication: Publication, chosen: np.ndarray) -> bytes:
     places = chosen.tolist()
     frame = publication.frame[places].select(FIELDS)
-    floats = [name for name, dtype in frame.schema.items() if dtype.is_float()]
+    floats = [name for name, dtype in frame.schema.items() if dtype.is_float() and name != "close"]
     frame = frame.with_columns(pl.col(name).round_sig_figs(DIGITS) for name in floats)
     ids = publication.frame["prediction_id"]
     undefined = {ids[place]: publication.undefined[place] for place in places if place in publication.undefined}

@@ -47,7 +47,7 @@ class PredictionQuery(BaseModel):
     )
     format: reading.Format = Field(
         "json",
-        description="JSON rows; JSON with one array a field and 6 significant digits, half as large; or CSV with the "
+        description="JSON rows; JSON with one array a field and 7 significant digits, half as large; or CSV with the "
         "next page in the Link header",
     )
 
