@@ -158,5 +158,7 @@ class EventHub:
             self._bytes = size
 
     async def _pause(self, seconds: float) -> None:
+        # not `wait_for`: that loses a cancellation which comes together with the wake-up
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()

@@ -98,7 +98,8 @@ class SocketSession:
 
     async def _who(self) -> Principal:
         try:
-            first = parse(await asyncio.wait_for(self._hear(), LOGIN_SECONDS))
+            async with asyncio.timeout(LOGIN_SECONDS):
+                first = parse(await self._hear())
         except TimeoutError as error:
             raise Ended(UNAUTHENTICATED, f"no log-in within {LOGIN_SECONDS:.0f} s") from error
         if not isinstance(first, Authenticate):
@@ -209,7 +210,8 @@ class SocketSession:
         reason = ended.reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
         seconds = _CLOSE_SECONDS if ended.code == SLOW else 2 * _CLOSE_SECONDS
         with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
-            await asyncio.wait_for(self._socket.close(ended.code, reason), seconds)
+            async with asyncio.timeout(seconds):
+                await self._socket.close(ended.code, reason)
 
 
 async def stop(tasks: Sequence[asyncio.Future[Any]]) -> None:
