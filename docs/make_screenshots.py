@@ -2,10 +2,11 @@
 
     make demo
     .venv/bin/python docs/make_screenshots.py [--home data/home] [--config FILE] [--chromium /usr/bin/chromium]
+        [--only console,api]
 
 The services are started on free ports of the loopback address by `stock-pipeline dev` and stopped at the end. Nothing
-is computed and nothing in the home is changed but logs. Needs playwright (`make test` installs it), a Chromium, and
-Pillow (comes with matplotlib).
+is computed and nothing in the home is changed but logs, the audit trail, and an account that is deleted afterwards.
+Needs playwright (`make test` installs it), a Chromium, and Pillow (comes with matplotlib).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -23,20 +25,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
-COLOURS = 128
+COLOURS = 200
 GROUPS = ("backtests", "features", "market", "models", "predictions", "risk")
 START_SECONDS = 240
 WAIT_MS = 120_000
+VISITOR = "ada"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One page, what has to be seen on it before it is photographed, and the part that is kept (width, height)."""
+    """One page, what has to be seen on it before it is photographed, who looks, and the part that is kept."""
 
     name: str
     url: str
@@ -45,6 +48,8 @@ class Picture:
     height: int = 900
     keep: tuple[int, int] | None = None
     settle: float = 3.0
+    who: str | None = None
+    dark: bool = False
 
 
 def main() -> int:
@@ -56,8 +61,10 @@ def main() -> int:
         return 1
     IMAGES.mkdir(parents=True, exist_ok=True)
     failed = []
-    with _services(home, arguments.config) as ports:
-        for name, image in _photograph(pictures(home, ports), arguments.chromium):
+    wanted = [name for name in arguments.only.split(",") if name]
+    with _services(home, arguments.config) as ports, _visitor(home, arguments.config) as cookie:
+        chosen = [one for one in pictures(home, ports) if not wanted or one.name.startswith(tuple(wanted))]
+        for name, image in _photograph(chosen, arguments.chromium, cookie):
             if image is None:
                 failed.append(name)
                 continue
@@ -79,11 +86,59 @@ def pictures(home: Path, ports: dict[str, int]) -> list[Picture]:
         Picture("asset-checks", checks, "text=ids_are_unique"),
         Picture("asset-page", f"{base['dagster']}/assets/predictions/outcomes", "text=Definition", 1440, 1200),
         Picture("mlflow", f"{base['mlflow']}/#/models/us_tech/versions/1", "text=checksum", keep=(1070, 860)),
-        Picture("api", f"{base['api']}/", "text=Symbol", 1200, 500),
+        *console(base["api"]),
         Picture("api-reference", f"{base['api']}/docs", ".opblock", 1200, 900),
         Picture("backtest-report", f"{reports}/backtests/model_rank.html", "text=Monthly returns", 1200, 1500),
         Picture("quality-report", f"{reports}/quality.html", "text=Score over time", 1200, 1150),
     ]
+
+
+def console(api: str) -> list[Picture]:
+    """Pages of the console; the account that looks at them is made for that and deleted afterwards."""
+    charts = "[data-drawn]"
+    return [
+        Picture("console-predictions", f"{api}/", "text=Symbols predicted", 1360, 800, who=VISITOR),
+        Picture("console-symbol", f"{api}/symbols/NVDA", charts, 1360, 1200, who=VISITOR),
+        Picture("console-symbol-dark", f"{api}/symbols/NVDA", charts, 1360, 1200, who=VISITOR, dark=True),
+        Picture("console-backtest", f"{api}/backtests/sma_cross", charts, 1360, 1200, who=VISITOR),
+        Picture("console-backtest-form", f"{api}/backtests/new?strategy=sma_cross", "legend", 1360, 720, who=VISITOR),
+        Picture("console-model", f"{api}/models/champion", charts, 1360, 1000, who=VISITOR),
+        Picture("console-tasks", f"{api}/tasks", ".live.on", 1360, 900, who=VISITOR),
+        Picture("console-roles", f"{api}/roles", "text=predictions:read", 1360, 1000, who=VISITOR),
+        Picture("console-phone", f"{api}/", "text=Symbols predicted", 390, 844, who=VISITOR),
+    ]
+
+
+@contextmanager
+def _visitor(home: Path, config: Path) -> Iterator[dict[str, str]]:
+    """The cookie of an administrator that exists as long as the pictures are taken."""
+    from stock_pipeline.access.principal import Origin
+    from stock_pipeline.api import cookies
+    from stock_pipeline.api.service import Service
+    from stock_pipeline.config import load_settings
+
+    service = Service(load_settings(config, environment={"STOCK_PIPELINE_HOME": str(home)}))
+    access, password = service.access, secrets.token_urlsafe(24)
+    access.accounts.create(VISITOR, password=password, roles=("administrator",), by="system")
+    try:
+        opened = access.logins.log_in(VISITOR, password, kind="console", origin=Origin("127.0.0.1", "screenshots"))
+        yield {"name": cookies.name(service.settings), "value": opened.cookie or ""}
+    finally:
+        service.database.dispose()
+        _forget(service)
+
+
+def _forget(service: Any) -> None:
+    """Delete the account, also where it is the only administrator."""
+    from sqlalchemy import delete
+    from sqlalchemy.orm import Session
+
+    from stock_pipeline.access import versions
+    from stock_pipeline.storage.database.tables.accounts import AccountRow
+
+    with Session(service.database) as session, session.begin():
+        session.execute(delete(AccountRow).where(AccountRow.name == VISITOR))
+        versions.bump(session)
 
 
 def _arguments() -> argparse.Namespace:
@@ -91,6 +146,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--home", type=Path, default=ROOT / "data" / "home")
     parser.add_argument("--config", type=Path, default=ROOT / "data" / "sample" / "market.yaml")
     parser.add_argument("--chromium", default="/usr/bin/chromium")
+    parser.add_argument("--only", default="", help="beginnings of the names of pictures, separated by commas")
     return parser.parse_args()
 
 
@@ -129,17 +185,21 @@ def _answers(url: str) -> bool:
     try:
         with urlopen(url, timeout=5):
             return True
+    except HTTPError:
+        return True  # it answers, if only that one has to log in
     except (URLError, OSError):
         return False
 
 
-def _photograph(wanted: Sequence[Picture], chromium: str) -> Iterator[tuple[str, bytes | None]]:
+def _photograph(wanted: Sequence[Picture], chromium: str, cookie: dict[str, str]) -> Iterator[tuple[str, bytes | None]]:
     from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        context = browser.new_context()
         for picture in wanted:
+            context = browser.new_context(color_scheme="dark" if picture.dark else "light")
+            if picture.who:
+                context.add_cookies([{**cookie, "url": picture.url}])
             page = context.new_page()
             try:
                 yield picture.name, _take(page, picture)
@@ -147,7 +207,7 @@ def _photograph(wanted: Sequence[Picture], chromium: str) -> Iterator[tuple[str,
                 sys.stderr.write(f"{picture.name}: {error}\n")
                 yield picture.name, None
             finally:
-                page.close()
+                context.close()
         browser.close()
 
 

@@ -8,6 +8,7 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from stock_pipeline.access.principal import Principal
+from stock_pipeline.api.auditing import count_rows
 from stock_pipeline.api.console.forms import (
     REFUSALS,
     Fields,
@@ -25,8 +26,9 @@ from stock_pipeline.api.console.paging import Pager
 from stock_pipeline.api.console.rendering import page
 from stock_pipeline.api.dependencies import authorise, principal, service
 from stock_pipeline.api.problems import ProblemError
-from stock_pipeline.api.routes import requested, tasks
-from stock_pipeline.api.schemas import NoQuery as PlainQuery
+from stock_pipeline.api.reading.files import locate
+from stock_pipeline.api.reading.tables import stored
+from stock_pipeline.api.routes import tasks
 from stock_pipeline.api.schemas_admin import NoQuery
 from stock_pipeline.api.task_service import PERMISSIONS
 from stock_pipeline.api.task_views import ACTIVE, start_task, task_json
@@ -246,10 +248,12 @@ def _predictions(request: Request, task: Task) -> dict[str, Any] | None:
     if task.kind != "predict" or task.state != "succeeded" or not principal(request).may("predictions:read"):
         return None
     try:
-        answer = requested.get_requested_predictions(request, task.id, PlainQuery())
+        path = locate(service(request).reports / "predictions", f"{task.id}.json", frozenset({".json"}))
     except ProblemError:
         return None
-    found: dict[str, Any] = orjson.loads(bytes(answer.body))
+    with stored(f"the predictions of the task {task.id}"):
+        found: dict[str, Any] = orjson.loads(path.read_bytes())
+    count_rows(request, len(found["predictions"]))
     return found
 
 

@@ -14,17 +14,16 @@ document.addEventListener("keydown", (event) => {
 });
 
 // A form that is final says what it does in data-confirm; a dialog asks first.
-for (const form of document.querySelectorAll("form[data-confirm]")) {
-  form.addEventListener("submit", (event) => {
-    if (form.dataset.confirmed) return;
-    event.preventDefault();
-    ask(form.dataset.confirm, event.submitter?.textContent.trim() || "Go on").then((yes) => {
-      if (!yes) return;
-      form.dataset.confirmed = "yes";
-      form.requestSubmit(event.submitter);
-    });
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.dataset.confirm || form.dataset.confirmed) return;
+  event.preventDefault();
+  ask(form.dataset.confirm, event.submitter?.textContent.trim() || "Go on").then((yes) => {
+    if (!yes) return;
+    form.dataset.confirmed = "yes";
+    form.requestSubmit(event.submitter);
   });
-}
+});
 
 function ask(question, label) {
   const dialog = document.createElement("dialog");

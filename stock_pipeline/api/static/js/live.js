@@ -12,12 +12,14 @@ let busy = false;
 let again = false;
 
 async function renew() {
+  if (document.querySelector("dialog[open]")) { soon(); return; } // somebody is answering a question about this part
   if (busy) { again = true; return; }
   busy = true;
   try {
     const answer = await fetch(window.location.href, { headers: { Accept: "text/html" } });
     if (answer.redirected || answer.status === 404) { window.location.reload(); return; }
     if (!answer.ok) return;
+    if (document.querySelector("dialog[open]")) { again = true; return; }
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
       const next = fresh.getElementById(part.id);
