@@ -52,6 +52,8 @@ def wait_for(running: Running, run_id: str, wanted: str, seconds: float = 180) -
 @pytest.mark.slow
 def test_services_start_work_and_stop_without_a_trace(copy_of_finished: Callable[[], Settings], tmp_path: Path) -> None:
     settings = copy_of_finished()
+    with settings.config_file.open("a", encoding="utf-8") as config:
+        config.write("access: {anonymous_role: viewer}\n")
     with services_running(settings.config_file, tmp_path / "dev.log") as running:
         assert get(f"{running.dagster}server_info") == 200
         assert get(running.mlflow) == 200
