@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from stock_pipeline.core.errors import ConfigurationError, IntegrityError
 from stock_pipeline.observability.alerts import Alert, Notice
 from stock_pipeline.storage.database import open_database
+from stock_pipeline.storage.database.migrate import VERSION_TABLE
 from stock_pipeline.storage.database.tables import Base
 from stock_pipeline.storage.database.tables.alerts import AlertRow
 from stock_pipeline.storage.outbox import AlertOutbox, DeliveryPolicy
@@ -71,7 +72,7 @@ def test_the_migrations_make_what_the_models_say(engine: Engine) -> None:
     from alembic.runtime.migration import MigrationContext
 
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
         assert compare_metadata(context, Base.metadata) == []
     assert {"alert_outbox", "alert_delivery", "alert_state"} <= set(inspect(engine).get_table_names())
 
@@ -99,9 +100,33 @@ def test_several_processes_may_migrate_at_once(address: str) -> None:
 
 def test_a_database_of_a_newer_version_is_refused(engine: Engine, address: str) -> None:
     with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text("UPDATE stock_pipeline_version SET version_num = '9999'"))
     with pytest.raises(IntegrityError, match="newer version"):
         open_database(address)
+
+
+def test_a_database_of_the_first_version_is_brought_up_and_keeps_its_alerts(engine: Engine, address: str) -> None:
+    AlertOutbox(engine).enqueue(alert("from before"))
+    first = {"alert_outbox", "alert_delivery", "alert_state"}
+    with engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            if table.name not in first:
+                table.drop(connection)
+        connection.execute(text("DROP TABLE stock_pipeline_version"))
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('0001')"))
+    again = open_database(address)
+    assert {"account", "audit_entry", "task_event"} <= set(inspect(again).get_table_names())
+    assert [one.source_key for one in AlertOutbox(again).open_alerts()] == ["from before"]
+
+
+def test_the_revision_of_another_program_in_the_same_database_is_left_alone(engine: Engine, address: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('5e139331e376')"))
+    open_database(address)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "5e139331e376"
 
 
 @pytest.mark.parametrize("bad", ["mysql://root:secret@host/db", "sqlite://", "not an address ://"])

@@ -6,12 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from stock_pipeline.core.errors import IntegrityError
 from stock_pipeline.storage.locks import file_lock
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+VERSION_TABLE = "stock_pipeline_version"
+"""Where the revision is kept: a name of our own, because Dagster and MLflow keep theirs in ``alembic_version`` and may
+live in the same database."""
+
+_FIRST_HOME = "alembic_version", "0001"
+"""Table and revision of databases from before it had that name."""
 
 _POSTGRES_LOCK = 0x5_70C4_0001
 """Any fixed number: the advisory lock of this package's migrations."""
@@ -36,7 +43,9 @@ def upgrade(engine: Engine) -> str:
     head = scripts.get_current_head()
     assert head is not None
     with _locked(engine), engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
+        _take_over(connection)
+        revision = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        current = revision.get_current_revision()
         connection.rollback()
         if current == head:
             return head
@@ -51,6 +60,18 @@ def upgrade(engine: Engine) -> str:
         command.upgrade(config, "head")
         connection.commit()
     return head
+
+
+def _take_over(connection: Connection) -> None:
+    """Bring the revision of an older database to the table that it is kept in now."""
+    table, revision = _FIRST_HOME
+    tables = inspect(connection).get_table_names()
+    if VERSION_TABLE not in tables and {table, "alert_outbox"} <= set(tables):
+        ours = connection.execute(text(f"DELETE FROM {table} WHERE version_num = :one"), {"one": revision}).rowcount
+        if ours:
+            connection.execute(text(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+            connection.execute(text(f"INSERT INTO {VERSION_TABLE} VALUES (:one)"), {"one": revision})
+    connection.commit()
 
 
 @contextmanager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from alembic import context
 
+from stock_pipeline.storage.database.migrate import VERSION_TABLE
 from stock_pipeline.storage.database.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
+    version_table=VERSION_TABLE,
     render_as_batch=True,
     transactional_ddl=True,
 )
