@@ -305,14 +305,14 @@ def test_what_people_write_into_tags_and_a_damaged_run_hold_nothing_up(database:
 
 @pytest.mark.requirement("V5", "R2.4")
 def test_runs_that_dagster_keeps_in_postgres_are_copied_too(
-    postgres_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "dagster"
     home.mkdir()
-    storage = f"storage:\n  postgres:\n    postgres_url: {postgres_server}\n"
+    storage = f"storage:\n  postgres:\n    postgres_url: {postgres_address}\n"
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n" + storage)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
-    database = open_database(tmp_path / "metadata.db")
+    database = open_database(postgres_address)  # one database for both
     with dg.DagsterInstance.get() as instance:
         runs = Runs(database, tmp_path, instance)
         first, second = runs.launch(), runs.launch()
