@@ -325,8 +325,12 @@ class Accounts:
         self._access.sessions.end(session, others, "password changed")
 
     def may_change(self, by: Principal | str, account: Account) -> None:
-        """Refuse to let somebody change an account that may do more than they: its password would be a way up."""
-        if not (isinstance(by, Principal) and by.account_id == account.id):
+        """Refuse to let somebody change an account that may do more than they: its password would be a way up.
+
+        One's own account is no exception for an API key, which may hold less than the account.
+        """
+        own = isinstance(by, Principal) and by.account_id == account.id and by.kind != "api_key"
+        if not own:
             self._roles.check_grant(by, account.roles)
 
     @contextmanager

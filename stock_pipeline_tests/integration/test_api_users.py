@@ -281,3 +281,21 @@ def test_reads_of_data_are_audited_as_sums(make_app: Callable[..., FastAPI]) -> 
     }
     assert found["/api/predictions"] == {"rows": 35, "requests": 5, "route": "/api/predictions"}
     assert found["/api/predictions/{prediction_id}"]["rows"] == 1
+
+
+@pytest.mark.requirement("R8.1", "R8.2")
+def test_a_key_takes_over_no_account_that_may_more_not_even_its_own(app: FastAPI, root: TestClient) -> None:
+    add_account(app, "ana", "viewer")
+    scopes = ["users:manage", *(name for name in PERMISSIONS if name.endswith(":read")), "account:use"]
+    made = root.post("/api/account/keys", json={"name": "provisioning", "scopes": scopes}).json()
+    program = TestClient(app, headers={"X-API-Key": made["key"]})
+    assert program.post("/api/users/ana/reset-link").status_code == 201
+    for refused in (
+        program.post("/api/users/root/reset-link"),
+        program.delete("/api/users/root/second-factor"),
+        program.delete("/api/users/root/sessions"),
+        program.patch("/api/users/root", json={"disabled": True}),
+        program.delete("/api/users/root"),
+    ):
+        problem(refused, 403, "forbidden")
+    assert root.post("/api/users/root/reset-link").status_code == 201
