@@ -21,6 +21,9 @@ PATIENCE_SECONDS = 30.0
 MOST_HEAD_BYTES = 65_536
 """Bytes of a request line with its headers."""
 
+HEAD_SECONDS = 20.0
+"""How long a head may take to arrive, and a new connection to say anything."""
+
 _END = b"\r\n\r\n"
 
 
@@ -28,12 +31,21 @@ class PatientHttp(HttpToolsProtocol):
     """HTTP with a limit of patience."""
 
     _patience: asyncio.TimerHandle | None = None
+    _arrival: asyncio.TimerHandle | None = None
+    """Ends the connection unless the head that is expected has arrived by then."""
     _head: int | None = 0
     """Bytes of the head that is being read; ``None`` while it is not one."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Expect a head."""
+        super().connection_made(transport)
+        self._arrival = self.loop.call_later(HEAD_SECONDS, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless the head of a request has become too long."""
         if self._head is not None:
+            if self._arrival is None:  # the first piece of a further request of this connection
+                self._arrival = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
             self._head += len(data.partition(_END)[0])  # a body may follow in the same piece
             if self._head > MOST_HEAD_BYTES:
                 self.send_400_response("the headers are too long")
@@ -43,6 +55,7 @@ class PatientHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is over."""
         self._head = None
+        self._expect_nothing()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -63,7 +76,12 @@ class PatientHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
         _stop(self._patience)
+        self._expect_nothing()
         super().connection_lost(exc)
+
+    def _expect_nothing(self) -> None:
+        _stop(self._arrival)
+        self._arrival = None
 
 
 class PatientWebSocket(WebSocketsSansIOProtocol):

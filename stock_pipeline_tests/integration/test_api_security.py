@@ -17,13 +17,15 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import httpx
 import jwt
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from stock_pipeline.api import bodies
+from stock_pipeline.api import bodies, patience
 from stock_pipeline.api.bodies import MAX_BYTES, MAX_DEPTH
+from stock_pipeline.api.limits import PASSWORDS_AT_ONCE
 from stock_pipeline.api.server import server_of
 from stock_pipeline_tests.api_service import PASSWORD, Clock, add_account, problem, signed_in
 from stock_pipeline_tests.filled import body_of, path_of
@@ -79,6 +81,73 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(lone_app: FastAPI, monkey
             got += part
     assert got.startswith(b"HTTP/1.1 408")
     assert b"body-too-slow" in got
+
+
+def test_a_head_that_does_not_arrive_is_not_waited_for(lone_app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "HEAD_SECONDS", 0.5)
+    whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with served(lone_app) as port:
+        for sent in (b"", whole[:-2], whole + whole[:-2]):  # nothing, a part, and a part after a whole request
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as wire:
+                got, part = b"", b"."
+                with contextlib.suppress(ConnectionResetError):
+                    wire.sendall(sent)
+                    while part:
+                        part = wire.recv(65536)
+                        got += part
+            assert got.count(b"HTTP/1.1 200") == sent.count(whole), sent
+
+
+def test_a_head_that_arrives_in_time_is_answered_however_long_the_answer_takes(
+    lone_app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "HEAD_SECONDS", 0.3)
+    head = b"POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with served(lone_app) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as wire:
+        wire.sendall(head + b"Content-Length: 2\r\nConnection: close\r\n\r\n")
+        time.sleep(0.6)  # the body comes when a head would have been given up
+        wire.sendall(b"{}")
+        assert wire.recv(65536).startswith(b"HTTP/1.1 422")
+
+
+def test_a_flood_of_log_ins_holds_up_nobody_else(
+    make_lone_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unblocked = {"address_failures": 1_000, "stuffing_accounts": 1_000}
+    app = make_lone_app(limits={"login": "1000/minute"}, abuse=unblocked)
+    reader = signed_in(app, "viewer")
+    passwords, go_on = app.state.service.access.passwords, threading.Event()
+    verify, hashing = passwords.verify, threading.Semaphore(0)
+
+    def slow(password: str, stored: str | None) -> tuple[bool, str | None]:
+        hashing.release()
+        assert go_on.wait(60)
+        return verify(password, stored)
+
+    monkeypatch.setattr(passwords, "verify", slow)
+    statuses: list[int] = []
+
+    def try_one(number: int) -> None:
+        given = {"name": f"nobody{number}", "password": "whatever this is"}
+        statuses.append(httpx.post(f"{address}/api/auth/login", json=given, timeout=90).status_code)
+
+    with served(app) as port:
+        address = f"http://127.0.0.1:{port}"
+        flood = [threading.Thread(target=try_one, args=(number,)) for number in range(60)]
+        for thread in flood:
+            thread.start()
+        try:
+            for _ in range(PASSWORDS_AT_ONCE):
+                assert hashing.acquire(timeout=30)
+            for _ in range(50):  # while all of them are there
+                answer = httpx.get(f"{address}/api/tasks", headers=reader.headers, timeout=20)
+                assert answer.status_code == 200
+            assert not hashing.acquire(blocking=False)
+        finally:
+            go_on.set()
+            for thread in flood:
+                thread.join(60)
+    assert statuses == [401] * 60
 
 
 def test_deep_json_is_refused(lone_app: FastAPI) -> None:

@@ -48,7 +48,7 @@ def account_page(request: Request) -> Response:
     return _account(request)
 
 
-@router.post("/account/password", dependencies=_OWN)
+@router.post("/account/password", dependencies=[*_OWN, *auth.HASHES])
 async def change_password(request: Request, form: Fields) -> Response:
     """Set a new password by the old one."""
     new = secret(form, "new_password")
@@ -121,7 +121,7 @@ async def confirm_second_factor(request: Request, form: Fields) -> Response:
     return go("/account", done="second-factor-on")
 
 
-@router.post("/account/second-factor/remove", dependencies=_OWN)
+@router.post("/account/second-factor/remove", dependencies=[*_OWN, *auth.HASHES])
 async def remove_second_factor(request: Request, form: Fields) -> Response:
     """Turn the second factor off."""
     try:
@@ -138,7 +138,7 @@ def step_up_page(request: Request, next: str = "") -> Response:
     return _step_up(request, next)
 
 
-@router.post("/account/step-up", dependencies=_PROOF)
+@router.post("/account/step-up", dependencies=[*_PROOF, *auth.HASHES])
 async def step_up(request: Request, form: Fields) -> Response:
     """Lift the restriction of a session."""
     try:

@@ -14,7 +14,7 @@ from stock_pipeline.api.console.login_pages import own_page_only
 from stock_pipeline.api.console.notices import Notice
 from stock_pipeline.api.console.rendering import page
 from stock_pipeline.api.dependencies import public, service
-from stock_pipeline.api.limits import log_in_limit
+from stock_pipeline.api.limits import log_in_limit, password_turn
 from stock_pipeline.api.problems import ProblemError
 from stock_pipeline.api.routes import auth
 from stock_pipeline.api.schemas_accounts import PasswordByLink, Registration, SetupRequest
@@ -22,7 +22,7 @@ from stock_pipeline.api.schemas_accounts import PasswordByLink, Registration, Se
 router = APIRouter(include_in_schema=False)
 
 _OPEN = [Depends(public)]
-_SENT = [Depends(public), Depends(log_in_limit)]
+_SENT = [Depends(public), Depends(log_in_limit), Depends(password_turn)]
 
 _FORMS: dict[str, dict[str, Any]] = {
     "setup": {

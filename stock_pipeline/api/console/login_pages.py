@@ -13,7 +13,7 @@ from stock_pipeline.api.console.forms import Fields, apart, go, local_path, secr
 from stock_pipeline.api.console.notices import Notice
 from stock_pipeline.api.console.rendering import page
 from stock_pipeline.api.dependencies import SAFE, check_csrf, public, service
-from stock_pipeline.api.limits import log_in_limit
+from stock_pipeline.api.limits import log_in_limit, password_turn
 
 router = APIRouter(include_in_schema=False)
 
@@ -33,7 +33,7 @@ async def login_page(request: Request, next: str = "") -> Response:
     return form_page(request, next=next)
 
 
-@router.post("/login", dependencies=[Depends(public), Depends(log_in_limit)])
+@router.post("/login", dependencies=[Depends(public), Depends(log_in_limit), Depends(password_turn)])
 async def log_in(request: Request, form: Fields) -> Response:
     """Open a session of the console and go where one wanted to go."""
     own_page_only(request)

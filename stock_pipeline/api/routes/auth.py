@@ -10,7 +10,7 @@ from stock_pipeline.access.logins import TokenPair
 from stock_pipeline.access.principal import Principal
 from stock_pipeline.api.client import origin
 from stock_pipeline.api.dependencies import no_repeats, principal, public, require, service
-from stock_pipeline.api.limits import log_in_limit
+from stock_pipeline.api.limits import log_in_limit, password_turn
 from stock_pipeline.api.problems import problem_responses
 from stock_pipeline.api.routes.account import person
 from stock_pipeline.api.routes.users import account_fields
@@ -34,9 +34,11 @@ from stock_pipeline.api.schemas_admin import NoQuery
 
 router = APIRouter(tags=["authentication"], dependencies=[Depends(no_repeats)])
 
-OPEN = [Depends(public), Depends(log_in_limit)]
+COUNTED = [Depends(public), Depends(log_in_limit)]
+OPEN = [*COUNTED, Depends(password_turn)]
 OWN = [Depends(require("account:use", while_step_up=True))]
 CHANGE = [Depends(require("account:use"))]
+HASHES = [Depends(password_turn)]
 
 _REFUSALS = problem_responses(401, 423, 429)
 
@@ -89,7 +91,7 @@ def log_in(request: Request, given: LogInRequest) -> Tokens:
     return _tokens(done.tokens)
 
 
-@router.post("/api/auth/refresh", summary="Get new tokens", dependencies=OPEN, responses=problem_responses(401, 429))
+@router.post("/api/auth/refresh", summary="Get new tokens", dependencies=COUNTED, responses=problem_responses(401, 429))
 def refresh(request: Request, given: TokenRefresh) -> Tokens:
     """Exchange the newest refresh token of a session for new tokens; using one twice ends the session."""
     pair = service(request).access.logins.refresh(given.refresh_token.get_secret_value(), origin(request))
@@ -121,7 +123,11 @@ def get_me(request: Request, query: Annotated[NoQuery, Query()]) -> Me:
 
 
 @router.post(
-    "/api/auth/password", summary="Change the password", status_code=204, dependencies=CHANGE, responses=_REFUSALS
+    "/api/auth/password",
+    summary="Change the password",
+    status_code=204,
+    dependencies=[*CHANGE, *HASHES],
+    responses=_REFUSALS,
 )
 def change_password(request: Request, change: PasswordChange) -> Response:
     """Set a new password by the old one; all other sessions are logged out."""
@@ -153,7 +159,11 @@ def reset_password(request: Request, given: PasswordByLink) -> Response:
 
 
 @router.post(
-    "/api/auth/step-up", summary="Prove that it is still you", status_code=204, dependencies=OWN, responses=_REFUSALS
+    "/api/auth/step-up",
+    summary="Prove that it is still you",
+    status_code=204,
+    dependencies=[*OWN, *HASHES],
+    responses=_REFUSALS,
 )
 def step_up(request: Request, proof: StepUpRequest) -> Response:
     """Lift the restriction of a session in which something odd was seen, by password or second factor."""
@@ -198,7 +208,7 @@ def confirm_second_factor(request: Request, given: SecondFactorCode) -> Response
     "/api/auth/second-factor/remove",
     summary="Give up the second factor",
     status_code=204,
-    dependencies=CHANGE,
+    dependencies=[*CHANGE, *HASHES],
     responses=_REFUSALS,
 )
 def remove_second_factor(request: Request, proof: SecondFactorRemoval) -> Response:
