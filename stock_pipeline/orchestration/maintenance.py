@@ -45,8 +45,8 @@ def maintenance_job(platform: Platform) -> dg.JobDefinition:
             raise dg.Failure(f"these tables could not be tidied: {', '.join(failed)}")
 
     @dg.op(
-        description="Forget ended runs with their tasks and logs, reports on request, settled alerts and events "
-        "beyond the configured age; the newest materialisation of every asset and partition stays.",
+        description="Forget ended runs with their tasks, requests and logs, reports on request, settled alerts and "
+        "events beyond the configured age; the newest materialisation of every asset and partition stays.",
     )
     def forget_the_past(context: dg.OpExecutionContext) -> None:
         before = datetime.now(UTC) - timedelta(days=platform.settings.schedules.keep_runs_days)
@@ -56,6 +56,7 @@ def maintenance_job(platform: Platform) -> dg.JobDefinition:
             "alerts": platform.alert_outbox.purge(before),
             "unfinished_work": work_files.remove_old(platform.settings.home, before),
             "tasks": forget_tasks(platform, context.instance),
+            "requests": TaskStore(platform.database).forget_requests(before),
             "events": forget_events(platform),
         }
         context.log.info("forgotten from before %s: %s", before.date(), figures)

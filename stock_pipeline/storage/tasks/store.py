@@ -238,6 +238,17 @@ class TaskStore:
             session.delete(row)
             return True
 
+    def forget_requests(self, before: datetime) -> int:
+        """Forget requests from before an instant whose task is gone, or that became none; returns how many.
+
+        Their idempotency keys are free again.
+        """
+        has_task = select(TaskRow.id).where(TaskRow.id == TaskRequestRow.task_id).exists()
+        statement = delete(TaskRequestRow).where(TaskRequestRow.created_at < before, ~has_task)
+        with Session(self._engine) as session, session.begin():
+            done = session.execute(statement.execution_options(synchronize_session=False))
+            return int(done.rowcount)  # type: ignore[attr-defined]
+
 
 CLAIM_SECONDS = 60.0
 """For so long a claim to launch the next run holds off others; its holder may have died."""

@@ -6,10 +6,16 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
+from sqlalchemy.event import listen
+from sqlalchemy.orm import Session
 
 from stock_pipeline.core.errors import NotFoundError
+from stock_pipeline.orchestration.estimates import durations
+from stock_pipeline.storage.database import open_database
+from stock_pipeline.storage.database.tables.tasks import TaskRow
 from stock_pipeline.storage.tasks import (
+    EventFilter,
     EventLog,
     KeyReusedError,
     Launched,
@@ -129,3 +135,46 @@ def test_only_what_has_ended_can_be_forgotten(database: Engine) -> None:
         store.forget("run-1")
     assert not store.forget("run-2")
     assert store.get("run-1") is not None
+
+
+@pytest.mark.requirement("R2.1")
+def test_requests_are_kept_as_long_as_their_task_and_then_forgotten(database: Engine) -> None:
+    store = TaskStore(database, clock=lambda: START)
+    for number, key in enumerate(("kept", "deleted", "nothing", None)):
+        request = store.reserve("ann", key, "hash")
+        if key != "nothing":
+            store.attach(request, store.enter(launched(number, owner="ann")).id)
+    with Session(database) as session, session.begin():
+        session.execute(update(TaskRow).where(TaskRow.id == "run-1").values(state="failed"))
+    assert store.forget("run-1")
+    assert store.forget_requests(START) == 0, "none is old enough"
+    assert not store.reserve("ann", "deleted", "hash").new
+    assert store.forget_requests(START + timedelta(days=1)) == 2
+    assert store.reserve("ann", "kept", "hash").task_id == "run-0"
+    assert store.reserve("ann", "deleted", "another hash").new
+
+
+@pytest.mark.requirement("R2.1", "R5.1")
+def test_no_list_reads_all_that_is_kept(sqlite_address: str) -> None:
+    engine = open_database(sqlite_address)
+    store, log = TaskStore(engine), EventLog(engine)
+    asked: list[tuple[str, object]] = []
+    listen(engine, "before_cursor_execute", lambda *told: asked.append((told[2], told[3])))
+    for chosen in (TaskFilter(owner="ann"), TaskFilter(kinds=("train",)), TaskFilter(states=("queued",)), None):
+        store.list(chosen, after=9)
+    for filters in (None, EventFilter(kinds=("alert",)), EventFilter(task_id="run-1")):
+        log.after(9, limit=10, filters=filters)
+    store.queued(), store.queued("ann"), store.asked("run-1"), log.oldest()
+    with Session(engine) as session:
+        durations(session, "nightly")
+    plans = []
+    with engine.connect() as connection:
+        for statement, values in asked:
+            if statement.startswith("SELECT"):
+                found = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+                plans += [(line.detail, statement) for line in found]
+    engine.dispose()
+    assert len(plans) >= 12
+    for detail, statement in plans:
+        assert "TEMP B-TREE" not in detail, statement
+        assert "USING" in detail or "SUBQUERY" in detail, statement

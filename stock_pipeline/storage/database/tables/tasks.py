@@ -15,7 +15,12 @@ class TaskRow(Base):
     """One task: a Dagster run with its repetitions. Its id is that of the first run."""
 
     __tablename__ = "task"
-    __table_args__ = (Index("ix_task_kind_state", "kind", "state"),)
+    __table_args__ = (
+        # a page of a list ends with `number`: it is read off an index, however many tasks there are
+        Index("ix_task_kind", "kind", "number"),
+        Index("ix_task_state", "state", "number"),
+        Index("ix_task_owner", "owner", "number"),
+    )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, unique=True)
@@ -24,7 +29,7 @@ class TaskRow(Base):
     job: Mapped[str] = mapped_column(String(120))
     state: Mapped[str] = mapped_column(String(12))
     priority: Mapped[str] = mapped_column(String(10))
-    owner: Mapped[str | None] = mapped_column(String(64), index=True)
+    owner: Mapped[str | None] = mapped_column(String(64))
     """Account that asked for it; null for what the platform started by itself."""
     origin: Mapped[str] = mapped_column(String(20))
     """``api``, ``schedule``, ``dagster`` (its web UI) or ``command line``."""
@@ -53,6 +58,7 @@ class TaskRunRow(Base):
     """One run of a task, and how far its events are copied."""
 
     __tablename__ = "task_run"
+    __table_args__ = (Index("ix_task_run_ended", "status", "ended_at"),)
 
     run_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     task_id: Mapped[str] = mapped_column(ForeignKey("task.id", ondelete="CASCADE"), index=True)
@@ -86,12 +92,16 @@ class EventRow(Base):
     """One event of the stream. Sequence numbers have no gaps and are given in the order of commits."""
 
     __tablename__ = "task_event"
+    __table_args__ = (
+        Index("ix_task_event_kind", "kind", "sequence"),
+        Index("ix_task_event_task_id", "task_id", "sequence"),
+    )
 
     sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     source_key: Mapped[str] = mapped_column(String(300), unique=True)
-    kind: Mapped[str] = mapped_column(String(30), index=True)
+    kind: Mapped[str] = mapped_column(String(30))
     severity: Mapped[str] = mapped_column(String(10))
-    task_id: Mapped[str | None] = mapped_column(String(36), index=True)
+    task_id: Mapped[str | None] = mapped_column(String(36))
     task_kind: Mapped[str | None] = mapped_column(String(30))
     run_id: Mapped[str | None] = mapped_column(String(36))
     owner: Mapped[str | None] = mapped_column(String(64))

@@ -45,8 +45,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("number"),
     )
     op.create_index("ix_task_created_at", "task", ["created_at"], unique=False)
-    op.create_index("ix_task_kind_state", "task", ["kind", "state"], unique=False)
-    op.create_index("ix_task_owner", "task", ["owner"], unique=False)
+    op.create_index("ix_task_kind", "task", ["kind", "number"], unique=False)
+    op.create_index("ix_task_owner", "task", ["owner", "number"], unique=False)
+    op.create_index("ix_task_state", "task", ["state", "number"], unique=False)
     op.create_table(
         "task_counter",
         sa.Column("name", sa.String(length=60), nullable=False),
@@ -70,8 +71,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sequence"),
         sa.UniqueConstraint("source_key"),
     )
-    op.create_index("ix_task_event_kind", "task_event", ["kind"], unique=False)
-    op.create_index("ix_task_event_task_id", "task_event", ["task_id"], unique=False)
+    op.create_index("ix_task_event_kind", "task_event", ["kind", "sequence"], unique=False)
+    op.create_index("ix_task_event_task_id", "task_event", ["task_id", "sequence"], unique=False)
     op.create_table(
         "task_request",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -99,6 +100,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id"),
     )
     op.create_index("ix_task_run_copied", "task_run", ["copied"], unique=False)
+    op.create_index("ix_task_run_ended", "task_run", ["status", "ended_at"], unique=False)
     op.create_index("ix_task_run_task_id", "task_run", ["task_id"], unique=False)
 
 
