@@ -20,6 +20,8 @@ from stock_pipeline.storage.tasks.store import COMMAND_LINE
 OWN, ANY = "tasks:control", "tasks:control_any"
 
 _WAITING = frozenset({"queued", "starting"})
+_QUEUED = frozenset({"NOT_STARTED", "QUEUED"})
+"""Statuses in Dagster of a run that has no process yet."""
 
 _log = get_logger(__name__)
 
@@ -51,8 +53,10 @@ class TaskActions:
         task = self._allowed(principal, task_id, "pause")
         if task.state not in _WAITING:  # the run itself looks between its steps
             return self._ask(task, "pause", principal)
-        self._control.get(task.run_id)
-        return self._stop(self._ask(task, "pause", principal))
+        run = self._control.get(task.run_id)
+        task = self._ask(task, "pause", principal)
+        # the tables may lag behind Dagster: a run that has a process already would be cut in the middle of a step
+        return self._stop(task) if run is not None and run.status in _QUEUED else task
 
     def resume(self, principal: Principal, task_id: str) -> Task:
         """Go on with a paused task; see `TaskService.resume`."""

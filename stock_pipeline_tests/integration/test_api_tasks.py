@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -398,6 +399,19 @@ def test_without_dagster_reads_go_on_and_the_rest_says_why_not(app: FastAPI) -> 
         assert ada.post(f"/api/tasks/{made[1]}/pause").json()["state"] == "pausing"  # the run sees that by itself
         runs.down = False
         assert ada.post(f"/api/tasks/{made[0]}/retry").status_code == 202
+
+
+@pytest.mark.requirement("R2.5")
+def test_a_pause_never_ends_a_process_although_the_tables_lag_behind(sqlite_app: FastAPI) -> None:
+    runs = runs_of(sqlite_app)
+    with signed_in(sqlite_app, "analyst", "ada") as ada:
+        begun, waits, taken = (ada.post("/api/tasks", json=BODIES["backtest"]).json()["id"] for _ in range(3))
+        # Dagster has started them, and the relay has not told it yet
+        runs.runs[begun] = replace(runs.runs[begun], status="STARTED")
+        runs.runs[taken] = replace(runs.runs[taken], status="STARTING")
+        for task in (begun, waits, taken):
+            assert ada.post(f"/api/tasks/{task}/pause").json()["state"] == "pausing"
+        assert runs.terminated == [waits]  # the others look for the wish before their next step
 
 
 # ------------------------------------------------------------------ what a state allows
