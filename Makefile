@@ -1,5 +1,7 @@
 # `make demo` and `make test` need Python >= 3.11, make and a package registry; everything else is set up by them.
 PYTHON ?= python3
+# processes that run tests; each makes its own small market and servers, so more need more memory (about 2 GB each)
+TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 SP := $(BIN)/stock-pipeline
@@ -41,7 +43,7 @@ dev: $(VENV)/run.done ## start the Dagster UI with its daemon, the MLflow UI and
 	@$(SP) dev
 
 test: $(VENV)/dev.done ## every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 check: lint types imports definitions test ## what CI runs: lint, types, import rules, definitions, tests
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,10 +49,15 @@ PROOFS = ("authorization", "x-api-key", "cookie")
 
 
 class Fuzzed:
-    """An application, an administrator, and the loop in which requests are answered."""
+    """An application, an administrator, and the loop in which requests are answered.
+
+    The loop has a thread of its own: a browser that other tests have open keeps one running in this thread.
+    """
 
     def __init__(self, app: FastAPI) -> None:
         self.app, self.access, self.loop = app, app.state.service.access, asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, name="requests", daemon=True)
+        self.thread.start()
         for name, role in (("the-tester", "administrator"), ("the-deputy", "administrator"), ("ana", "viewer")):
             add_account(app, name, role)
         self.access.roles.create("fuzzed", None, ("risk:read",), "system")
@@ -69,9 +75,16 @@ class Fuzzed:
 
     def close(self) -> None:
         """End what still waits in the loop, and the loop."""
-        for task in (waiting := asyncio.all_tasks(self.loop)):
-            task.cancel()
-        self.loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
+
+        async def cancel() -> None:
+            waiting = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(cancel(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
         self.loop.close()
 
     def new_token(self) -> str:
@@ -96,7 +109,7 @@ class Fuzzed:
             self.app, str(prepared.method), unquote(str(parts.path)), str(parts.path).encode(),
             str(parts.query).encode(), headers, body,
         )  # fmt: skip
-        answer = self.loop.run_until_complete(asked)
+        answer = asyncio.run_coroutine_threadsafe(asked, self.loop).result()
         if answer.status == 401 and answer.kind in ("session-revoked", "token-expired"):
             self.token = self.new_token()  # some requests end the session of their own
         if answer.headers.get("content-encoding") == "gzip":
