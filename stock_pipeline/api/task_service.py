@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from stock_pipeline.access.principal import AccessError, Principal
 from stock_pipeline.api.dagster_client import RunControl
-from stock_pipeline.api.task_actions import TaskActions, not_found
+from stock_pipeline.api.task_actions import ANY, TaskActions, not_found
 from stock_pipeline.api.task_checks import RequestChecks
 from stock_pipeline.api.task_launching import Submission, TaskLauncher
 from stock_pipeline.config import Settings
@@ -18,12 +18,14 @@ from stock_pipeline.config.tasks import Priority
 from stock_pipeline.core.parameters import Parameters
 from stock_pipeline.storage.tasks import Task, TaskStore
 
+OPERATE = "tasks:operate"
+
 PERMISSIONS: dict[str, str] = {
     "predict": "predictions:request",
     "backtest": "backtests:create",
-    "train": "tasks:operate",
-    "refresh": "tasks:operate",
-    "backfill": "tasks:operate",
+    "train": OPERATE,
+    "refresh": OPERATE,
+    "backfill": OPERATE,
 }
 """What one must be permitted to start a task of each kind."""
 
@@ -138,15 +140,23 @@ class TaskService:
 
     def resume(self, principal: Principal, task_id: str) -> Task:
         """Go on with a paused task; steps that have succeeded are not repeated."""
+        self._may_start_again(principal, task_id)
         return self._told(self.actions.resume(principal, task_id))
 
     def retry(self, principal: Principal, task_id: str) -> Task:
         """Repeat a failed or canceled task from where it ended."""
+        self._may_start_again(principal, task_id)
         return self._told(self.actions.retry(principal, task_id))
 
     def delete(self, principal: Principal, task_id: str) -> Task:
         """Forget an ended task and its runs; returns what it was."""
         return self._told(self.actions.delete(principal, task_id))
+
+    def _may_start_again(self, principal: Principal, task_id: str) -> None:
+        """Refuse to let somebody start again, as the owner, what they may not start any more or with this key."""
+        needed = PERMISSIONS.get(self.get(task_id).kind, OPERATE)
+        if not (principal.may(needed) or principal.may(ANY)):
+            raise AccessError(403, "forbidden", f"{principal.name} lacks the permission {needed}")
 
     def _told(self, task: Task) -> Task:
         self._changed()
