@@ -120,6 +120,14 @@ class Logins:
             raise self._refused(name, origin)
         if need_code and row.totp_confirmed_at is not None:
             if not code:
+                # not a failed log-in, which browsers would have with every one; but somebody knew the password
+                access.audit.record(
+                    "session.code_asked",
+                    actor=Principal("anonymous", "anonymous"),
+                    origin=origin,
+                    object=("account", row.name),
+                    result="refused",
+                )
                 raise AccessError(
                     401, "second-factor-required", "the code of the authenticator app is missing", fix="send the code"
                 )

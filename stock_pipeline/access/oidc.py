@@ -139,7 +139,9 @@ class Oidc:
             raise
         account = self._account(claims, origin)
         if account.disabled:
-            raise AccessError(401, "account-disabled", "the account is disabled", fix="ask an administrator")
+            disabled = AccessError(401, "account-disabled", "the account is disabled", fix="ask an administrator")
+            self._refused(origin, disabled)
+            raise disabled
         proved = not _SECOND_FACTORS.isdisjoint(str(value) for value in claims.get("amr") or ())
         return self._access.logins.enter(account, "console", origin, second_factor=proved), kept["after"]
 

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Engine
 
 from stock_pipeline.access import oidc as module
+from stock_pipeline.access.audit import AuditFilter
 from stock_pipeline.access.facade import Access
 from stock_pipeline.access.logins import LogIn
 from stock_pipeline.core.errors import ConfigurationError
@@ -262,6 +263,8 @@ def test_a_disabled_account_stays_out(access: Access, provider: IdentityProvider
     name = log_in(access, provider)[0].account.name
     access.accounts.disable(name, by="test")
     assert kind(log_in, access, provider) == "account-disabled"
+    newest = access.audit.entries(AuditFilter(action="session.log_in"), None, 1)[0]
+    assert (newest.result, newest.detail) == ("refused", {"reason": "the account is disabled"})
 
 
 def test_a_second_factor_of_the_provider_counts_and_ones_own_can_be_given_later(

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from stock_pipeline.access.audit import AuditFilter
 from stock_pipeline.access.facade import Access
 from stock_pipeline.access.permissions import PERMISSIONS, READS
 from stock_pipeline.access.principal import Origin
@@ -109,6 +110,15 @@ def test_of_many_log_ins_with_one_code_exactly_one_succeeds(access: Access, cloc
     for thread in threads:
         thread.join()
     assert sorted(answers) == ["in", "invalid-credentials", "invalid-credentials"]
+
+
+def test_a_right_password_without_a_code_leaves_a_trace_and_is_no_failed_log_in(access: Access, clock: Clock) -> None:
+    set_up(access, clock)
+    before = len(access.audit.entries(AuditFilter(action="session.log_in"), None, 10))
+    assert kind(log_in, access) == "second-factor-required"
+    (entry,) = access.audit.entries(AuditFilter(action="session.code_asked"), None, 10)
+    assert (entry.object_id, entry.address, entry.result) == ("ana", HOME_ADDRESS.address, "refused")
+    assert len(access.audit.entries(AuditFilter(action="session.log_in"), None, 10)) == before
 
 
 def test_wrong_codes_lock_like_wrong_passwords(access: Access, clock: Clock) -> None:
