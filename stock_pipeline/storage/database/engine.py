@@ -37,7 +37,10 @@ def open_database(address: str | Path, *, migrate: bool = True) -> Engine:
     if url.get_backend_name() == "sqlite":
         if not url.database or url.database == ":memory:":
             raise ConfigurationError("the metadata database needs a file", value="sqlite in memory")
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        file = Path(url.database)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():  # it will hold hashes of passwords; SQLite's other files get the mode of this one
+            file.touch(mode=0o600)
         engine = create_engine(url, connect_args={"timeout": 30})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
