@@ -17,6 +17,7 @@ from stock_pipeline.storage.tasks import NotNowError, Task, TaskStore
 from stock_pipeline.storage.tasks.states import ENDED, RESTING, WISHES, Wish, may, refuse
 from stock_pipeline.storage.tasks.store import COMMAND_LINE
 
+MAX_RETRIES = "dagster/max_retries"
 OWN, ANY = "tasks:control", "tasks:control_any"
 
 _WAITING = frozenset({"queued", "starting"})
@@ -91,7 +92,7 @@ class TaskActions:
         self._ask(task, wish, principal)
         strategy: Strategy = "FROM_FAILURE" if task.steps_done else "ALL_STEPS"
         try:
-            self._control.repeat(task.run_id, strategy, {})
+            self._control.repeat(task.run_id, strategy, self._retries(task))
         except UncertainError:
             raise  # the run may exist: the claim holds others off until it is seen or has lapsed
         except ProblemError:
@@ -99,6 +100,12 @@ class TaskActions:
                 self._store.ask(task.id, None, principal.name)
             raise
         return self._store.get(task.id) or task
+
+    def _retries(self, task: Task) -> dict[str, str]:
+        """As many automatic retries as the first run had: Dagster counts every run of the chain as one of them."""
+        first = self._control.get(task.id)
+        most = first.tags.get(MAX_RETRIES, "") if first is not None else ""
+        return {MAX_RETRIES: str(int(most) + task.attempts)} if most.isdecimal() and int(most) else {}
 
     def _ask(self, task: Task, wish: Wish, principal: Principal) -> Task:
         try:

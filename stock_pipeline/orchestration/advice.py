@@ -34,7 +34,12 @@ RULES = (
         "it ran into its time limit: ask for less at once, or start it again when the machine is less busy; resuming "
         "keeps the steps that are done",
     ),
-    Rule("retry", r"process is gone|interrupted unexpectedly|run worker", "retry it: steps that are done are kept"),
+    Rule(
+        "retry",
+        # the last is what Dagster's code server notes of a process that ended without a word
+        r"process is gone|interrupted unexpectedly|run worker|marked as failed from outside",
+        "retry it: steps that are done are kept",
+    ),
     Rule(
         "run-first",
         r"there are no (bars|features|predictions)( yet)?;|no bars to|run `stock-pipeline run`",

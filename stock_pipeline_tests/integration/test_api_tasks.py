@@ -414,6 +414,19 @@ def test_a_pause_never_ends_a_process_although_the_tables_lag_behind(sqlite_app:
         assert runs.terminated == [waits]  # the others look for the wish before their next step
 
 
+@pytest.mark.requirement("R2.5")
+def test_what_people_repeat_is_not_taken_off_the_automatic_retries(sqlite_app: FastAPI) -> None:
+    runs = runs_of(sqlite_app)
+    with signed_in(sqlite_app, "analyst", "ada") as ada:
+        task = ada.post("/api/tasks", json=BODIES["backtest"]).json()["id"]
+        runs.runs[task].tags["dagster/max_retries"] = "2"
+        turn(sqlite_app, task, "failed", attempts=3)
+        assert ada.post(f"/api/tasks/{task}/retry").status_code == 202
+        *_, repetition = runs.runs.values()
+        # Dagster starts a run again while its chain has at most so many: this one is the fourth
+        assert repetition.tags["dagster/max_retries"] == "5"
+
+
 # ------------------------------------------------------------------ what a state allows
 @pytest.mark.requirement("R2.3", "R2.5", "V2", "A2")
 def test_what_may_be_asked_depends_on_the_state(app: FastAPI) -> None:

@@ -95,6 +95,7 @@ def test_estimates_are_medians_of_the_newest_runs_of_the_job(database: Engine) -
         ("Exceeded maximum runtime of 3600 seconds.", "raise-time-limit"),
         ("its process is gone: it was killed, or the machine or the services were restarted", "retry"),
         ("Execution was interrupted unexpectedly.", "retry"),
+        ("This run has been marked as failed from outside the execution context.", "retry"),
         ("the strategy needs a model, and no champion has out-of-sample predictions", "train-first"),
         ("too few sessions: 3; allowed: at least 250", "widen-history"),
         ("fast (100) must be smaller than slow (50): 1; to fix it: lower fast", "fix-parameters"),
