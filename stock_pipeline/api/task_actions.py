@@ -11,13 +11,13 @@ import contextlib
 from stock_pipeline.access.principal import AccessError, Principal
 from stock_pipeline.api.dagster_client import RunControl, Strategy, UnavailableError, UncertainError
 from stock_pipeline.api.problems import ProblemError
+from stock_pipeline.config.launches import MAX_RETRIES, RETRIES_BEFORE
 from stock_pipeline.core.errors import NotFoundError
 from stock_pipeline.observability.logging import get_logger
 from stock_pipeline.storage.tasks import NotNowError, Task, TaskStore
 from stock_pipeline.storage.tasks.states import ENDED, RESTING, WISHES, Wish, may, refuse
 from stock_pipeline.storage.tasks.store import COMMAND_LINE
 
-MAX_RETRIES = "dagster/max_retries"
 OWN, ANY = "tasks:control", "tasks:control_any"
 
 _WAITING = frozenset({"queued", "starting"})
@@ -104,7 +104,8 @@ class TaskActions:
     def _retries(self, task: Task) -> dict[str, str]:
         """As many automatic retries as the first run had: Dagster counts every run of the chain as one of them."""
         first = self._control.get(task.id)
-        most = first.tags.get(MAX_RETRIES, "") if first is not None else ""
+        tags = {} if first is None else first.tags
+        most = tags.get(RETRIES_BEFORE, tags.get(MAX_RETRIES, ""))
         return {MAX_RETRIES: str(int(most) + task.attempts)} if most.isdecimal() and int(most) else {}
 
     def _ask(self, task: Task, wish: Wish, principal: Principal) -> Task:

@@ -42,6 +42,12 @@ STARTED_BY = "stock_pipeline/started_by"
 
 PRIORITY = "dagster/priority"
 
+MAX_RETRIES = "dagster/max_retries"
+"""Run tag: how often Dagster starts the run again by itself when its process dies."""
+
+RETRIES_BEFORE = "stock_pipeline/max_retries"
+"""Run tag: what `MAX_RETRIES` was before a person asked the run to stop."""
+
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 

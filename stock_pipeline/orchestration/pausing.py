@@ -15,6 +15,7 @@ from dagster._core.executor.in_process import inprocess_execution_iterator
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from stock_pipeline.config.launches import MAX_RETRIES, RETRIES_BEFORE
 from stock_pipeline.core.errors import PipelineError
 from stock_pipeline.observability.logging import get_logger
 from stock_pipeline.storage.tasks import TaskStore
@@ -60,6 +61,10 @@ def stop_if_asked(context: Any, wishes: Wishes) -> None:
     if wish is None:
         return
     fresh = context.instance.get_run_by_id(run.run_id)
+    if fresh is not None:
+        # Dagster may be told to end the run at the same moment, and then find its process gone: it must not repeat it
+        kept = fresh.tags.get(RETRIES_BEFORE, fresh.tags.get(MAX_RETRIES, "0"))
+        context.instance.add_run_tags(run.run_id, {MAX_RETRIES: "0", RETRIES_BEFORE: kept})
     if fresh is not None and fresh.status != dg.DagsterRunStatus.CANCELING:
         context.instance.report_run_canceling(run, _WORDS[wish])
     raise DagsterExecutionInterruptedError(_WORDS[wish])

@@ -9,6 +9,7 @@ import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import create_execution_plan, execute_run_iterator
 from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._daemon.auto_run_reexecution.auto_run_reexecution import filter_runs_to_should_retry
 
 from stock_pipeline.config import Settings
 from stock_pipeline.config.launches import OWNER, LaunchSpec, launch_spec
@@ -126,6 +127,31 @@ def test_a_backtest_is_paused_between_steps_and_goes_on_without_repeating_them(m
         if event.state == "running"
     )
     assert started.data["expected_end"] is not None
+
+
+@pytest.mark.requirement("R2.3", "R2.5", "V2")
+def test_a_canceled_run_is_not_started_again_although_dagster_finds_its_process_gone(market: Market) -> None:
+    request = BacktestRequest(strategy="sma_cross", parameters={"fast": 5, "slow": 30})
+    run = market.launch(launch_spec(market.settings, "backtest", request))
+
+    def cancel_after_the_check(step: str) -> None:
+        market.relay.poll()
+        if step == "check_request":
+            market.store.ask(run.run_id, "cancel", "ann")
+
+    assert market.execute(run, cancel_after_the_check) == ["check_request"]
+    assert market.task(run.run_id).state == "canceled"
+    # the request to end it was under way as well, and the launcher then misses the process
+    market.instance.report_run_canceling(run)
+    market.instance.report_run_failed(run, "its process is gone")
+    market.relay.poll()
+    failed = market.instance.get_run_by_id(run.run_id)
+    assert failed is not None
+    assert not list(filter_runs_to_should_retry([failed], market.instance))
+    assert market.task(run.run_id).state == "canceled"
+    first = run.tags["dagster/max_retries"]
+    assert int(first) > 0
+    assert failed.tags["stock_pipeline/max_retries"] == first, "a retry by hand has its automatic retries again"
 
 
 @pytest.mark.requirement("R2.1", "R5.4", "R5.5", "R2.5")
