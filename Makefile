@@ -39,7 +39,7 @@ $(VENV)/dev.done: requirements-dev.lock pyproject.toml $(VENV)/uv.done
 demo: $(VENV)/run.done ## run the whole pipeline on the sample market and show the result
 	@$(SP) demo
 
-dev: $(VENV)/run.done ## start the Dagster UI with its daemon, the MLflow UI and the API; Ctrl-C stops them
+dev: $(VENV)/run.done ## start the console and API, the Dagster UI with its daemon, the MLflow UI; Ctrl-C stops them
 	@$(SP) dev
 
 test: $(VENV)/dev.done ## every test

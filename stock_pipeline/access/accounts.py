@@ -136,7 +136,11 @@ class Accounts:
             actor=by,
             origin=origin,
             object=("account", name),
-            after={"name": name, "roles": sorted(set(roles)), "log_in": "oidc" if oidc else "password"},
+            after={
+                "name": name,
+                "roles": sorted(set(roles)),
+                "log_in": "oidc" if oidc else "password" if hashed else "none yet",
+            },
             session=session,
         )
         return row

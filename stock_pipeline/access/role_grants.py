@@ -16,6 +16,8 @@ from stock_pipeline.access.principal import AccessError, Origin, Principal
 from stock_pipeline.access.role_reading import RoleReader, account_id_of, is_given, not_found
 from stock_pipeline.storage.database.tables.accounts import AccessVersionRow, PolicyRow
 
+_ASSIGN, _WITHDRAW = "role.assign", "role.withdraw"
+
 
 class RoleGrants(RoleReader):
     """Gives roles to accounts and takes them away.
@@ -40,7 +42,7 @@ class RoleGrants(RoleReader):
         AccessError
             403 ``forbidden``: the one who asks may not give it; 404 ``account-not-found`` or ``role-not-found``.
         """
-        self._reassign(account_name, by, origin, "role.assign", role)
+        self._reassign(account_name, by, origin, [(_ASSIGN, role)])
 
     def withdraw(self, account_name: str, role: str, by: Principal | str, *, origin: Origin | None = None) -> None:
         """Take a role from an account; nothing happens where it has not got it.
@@ -50,7 +52,21 @@ class RoleGrants(RoleReader):
         AccessError
             403 ``forbidden``, 404 ``account-not-found`` or ``role-not-found``, 409 ``last-administrator``.
         """
-        self._reassign(account_name, by, origin, "role.withdraw", role)
+        self._reassign(account_name, by, origin, [(_WITHDRAW, role)])
+
+    def replace(
+        self, account_name: str, roles: Iterable[str], by: Principal | str, *, origin: Origin | None = None
+    ) -> None:
+        """Give an account these roles instead of those it has: all of the change, or nothing of it.
+
+        Raises
+        ------
+        AccessError
+            403 ``forbidden``, 404 ``account-not-found`` or ``role-not-found``, 409 ``last-administrator``.
+        """
+        wanted, had = list(dict.fromkeys(roles)), self.of(account_name)
+        new = [(_ASSIGN, role) for role in wanted if role not in had]
+        self._reassign(account_name, by, origin, [*new, *((_WITHDRAW, role) for role in had if role not in wanted)])
 
     def check_grant(self, by: Principal | str, roles: Iterable[str]) -> None:
         """Refuse to let someone give or take roles that hold more than they do, unless they may manage roles.
@@ -124,31 +140,46 @@ class RoleGrants(RoleReader):
             lock(session)
             yield session, policy.build(policy.lines_of(session))
 
-    def _reassign(self, account_name: str, by: Principal | str, origin: Origin | None, action: str, role: str) -> None:
-        try:
-            self.check_grant(by, [role])
-        except AccessError as error:
-            if error.status != 403:
+    def _reassign(
+        self, account_name: str, by: Principal | str, origin: Origin | None, changes: list[tuple[str, str]]
+    ) -> None:
+        for action, role in changes:
+            try:
+                self.check_grant(by, [role])
+            except AccessError as error:
+                if error.status == 403:
+                    self._refused(action, ("account", account_name), by, origin, error, role)
                 raise
-            self._refused(action, ("account", account_name), by, origin, error, role)
-            raise
         with self._changing() as (session, known):
-            if role not in known.parents:
-                raise not_found(role, known)
             account_id = account_id_of(session, account_name)
-            subject, had = f"{ACCOUNT}{account_id}", self.given(session, account_id)
-            if (role in had) == (action == "role.assign"):
-                return
             with self.administrator_remains(session):
-                if action == "role.assign":
-                    session.execute(insert(PolicyRow).values(ptype="g", v0=subject, v1=ROLE + role))
-                else:
-                    session.execute(delete(PolicyRow).where(is_given(subject), PolicyRow.v1 == ROLE + role))
-            versions.bump(session)
-            self._audit.record(
-                action, actor=by, origin=origin, object=("account", account_name), detail={"role": role},
-                before={"roles": had}, after={"roles": self.given(session, account_id)}, session=session,
-            )  # fmt: skip
+                done = [
+                    (action, role, *before_and_after)
+                    for action, role in changes
+                    if (before_and_after := self._change(session, known, account_id, action, role))
+                ]
+            if done:
+                versions.bump(session)
+            for action, role, before, after in done:
+                self._audit.record(
+                    action, actor=by, origin=origin, object=("account", account_name), detail={"role": role},
+                    before={"roles": before}, after={"roles": after}, session=session,
+                )  # fmt: skip
+
+    def _change(
+        self, session: Session, known: Policy, account_id: int, action: str, role: str
+    ) -> tuple[list[str], list[str]] | None:
+        """Roles before and after one change; ``None`` where it is so already."""
+        if role not in known.parents:
+            raise not_found(role, known)
+        subject, had = f"{ACCOUNT}{account_id}", self.given(session, account_id)
+        if (role in had) == (action == _ASSIGN):
+            return None
+        if action == _ASSIGN:
+            session.execute(insert(PolicyRow).values(ptype="g", v0=subject, v1=ROLE + role))
+        else:
+            session.execute(delete(PolicyRow).where(is_given(subject), PolicyRow.v1 == ROLE + role))
+        return list(had), list(self.given(session, account_id))
 
     def _refused(
         self,

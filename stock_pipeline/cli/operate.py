@@ -13,7 +13,7 @@ from stock_pipeline.cli.console import err, out, table
 
 @app.command()
 def dev(context: typer.Context) -> None:
-    """Start the Dagster web UI with its daemon, the MLflow UI and the API, on loopback; Ctrl-C stops them all."""
+    """Start console and API, the Dagster web UI with its daemon, and the MLflow UI, on loopback; Ctrl-C stops all."""
     from stock_pipeline.cli.services import serve_all
 
     given: Context = context.obj
@@ -22,7 +22,7 @@ def dev(context: typer.Context) -> None:
 
 @app.command()
 def serve(context: typer.Context) -> None:
-    """Serve the API alone."""
+    """Serve the console and the API alone."""
     from stock_pipeline.cli.services import serve_api
 
     given: Context = context.obj

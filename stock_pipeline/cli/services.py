@@ -131,7 +131,8 @@ def serve_all(settings: Settings) -> None:
         _wait(settings, running)
         for service, _, _ in running:
             if service.url:
-                out.print(f"  {service.name:<10} {service.url}")
+                shown = "console and API" if service.name == "api" else service.name
+                out.print(f"  {shown:<15} {service.url}")
         tell_how_to_begin(settings)
         out.print("Ctrl-C stops them all.")
         while True:

@@ -232,8 +232,8 @@ def _next(platform: Platform) -> None:
     services = platform.settings.services
     out.print("  make dev             starts the web UIs:", markup=False)
     for what, port, below in (
+        ("console and API", services.api_port, ""),
         ("Dagster", services.dagster_port, ""),
         ("MLflow", services.mlflow_port, ""),
-        ("API", services.api_port, "api/predictions"),
     ):
         out.print(f"    {what:<18} http://{services.host}:{port}/{below}", markup=False)

@@ -160,12 +160,7 @@ def role(
     """Give an account other roles; effective at once, also for open sessions."""
     access, by = open_access(context)
     account = access.accounts.get(name)
-    access.roles.check_grant(by, roles)
-    for wanted in roles:
-        access.roles.assign(account.name, wanted, by)
-    for old in account.roles:
-        if old not in roles:
-            access.roles.withdraw(account.name, old, by)
+    access.roles.replace(account.name, roles, by)
     now = access.accounts.get(name)
     err.print(f"account {now.name} has {_and(now.roles)}", markup=False)
 
@@ -207,7 +202,9 @@ def keys(
     account = access.accounts.get(name)
     if revoke is not None:
         if revoke not in {key.id for key in access.keys.list(account.name)}:
-            raise ConfigurationError(f"{account.name} has no such key", value=revoke)
+            raise ConfigurationError(
+                f"{account.name} has no such key", value=revoke, fix=f"stock-pipeline users keys {account.name}"
+            )
         err.print(f"key {access.keys.revoke(revoke, by).name} is revoked", markup=False)
     elif create is not None:
         until = None if days is None else access.clock() + timedelta(days=days)
@@ -271,7 +268,7 @@ def _print_link(
     given: Context = context.obj
     secret = access.links.create(purpose, account=account, role=role, by=by)
     hours = access.settings.link_hours
-    err.print(f"this link works once, for {hours} hours; give it to nobody else:", markup=False)
+    err.print(f"this link works once, for {hours} hours; give it to its owner alone:", markup=False)
     typer.echo(access.links.address(purpose, secret, address_of(given.settings())))
 
 

@@ -14,8 +14,9 @@ Columns = Mapping[str, list[Any]]
 
 
 def price(symbol: str, prices: Columns, currency: str | None) -> Chart | None:
-    """Adjusted closing prices; repaired ones are marked."""
-    closes, sessions = prices.get("adjusted_close", []), prices.get("session", [])
+    """Closing prices, adjusted so that the newest is the one that was traded; repaired ones are marked."""
+    sessions = prices.get("session", [])
+    closes = _to_newest(prices.get("adjusted_close", []), prices.get("close", []))
     known = [(session, close) for session, close in zip(sessions, closes, strict=True) if close is not None]
     if not known:
         return None
@@ -33,8 +34,18 @@ def price(symbol: str, prices: Columns, currency: str | None) -> Chart | None:
         f"Line of the adjusted closing price of {symbol}, from {first:,.2f} on {start} to {last:,.2f} on {end}.",
         sessions,
         series,
-        note=f"adjusted close, {currency}" if currency else "adjusted close",
+        note=f"close in {currency}, earlier ones adjusted" if currency else "close, earlier ones adjusted",
     )
+
+
+def _to_newest(adjusted: list[float | None], closes: list[float | None]) -> list[float | None]:
+    """Adjusted prices on the scale of the newest close: the tables anchor them at a symbol's first bar."""
+    both = zip(reversed(adjusted), reversed(closes), strict=True)
+    newest = next(((a, c) for a, c in both if a and c), None)
+    if newest is None:
+        return adjusted
+    factor = newest[1] / newest[0]
+    return [None if price is None else price * factor for price in adjusted]
 
 
 def outcomes(symbol: str, predictions: Columns) -> Chart | None:

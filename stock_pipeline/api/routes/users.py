@@ -184,13 +184,7 @@ def _change(request: Request, name: str, change: UserChange) -> AccountInfo:
     who, where, access = principal(request), origin(request), service(request).access
     account = _managed(request, name)
     if change.roles is not None:
-        wanted = list(dict.fromkeys(change.roles))
-        for role in wanted:
-            if role not in account.roles:
-                access.roles.assign(account.name, role, who, origin=where)
-        for role in account.roles:
-            if role not in wanted:
-                access.roles.withdraw(account.name, role, who, origin=where)
+        access.roles.replace(account.name, change.roles, who, origin=where)
     if change.disabled is True and not account.disabled:
         access.accounts.disable(account.name, who, where)
     if change.disabled is False and account.disabled:
