@@ -12,6 +12,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from stock_pipeline.access.principal import AccessError
@@ -180,6 +181,11 @@ def install(app: FastAPI) -> None:
         headers = access_headers(error)
         return respond(request, error.status, error.kind, str(error), headers=headers, facts=error.detail)
 
+    async def database(request: Request, error: Exception) -> Response:
+        _log.warning("the metadata database gave no answer", error=type(error).__name__, path=request.url.path)
+        detail = "the metadata database is busy or cannot be reached; nothing was changed, try again soon"
+        return respond(request, 503, "database-unavailable", detail, headers={"Retry-After": "5"})
+
     async def pipeline(request: Request, error: Exception) -> Response:
         if isinstance(error, NotFoundError):
             return respond(request, 404, "not-found", str(error))
@@ -189,6 +195,7 @@ def install(app: FastAPI) -> None:
         return respond(request, 500, "internal", "the answer could not be made; see the log of the service")
 
     app.add_exception_handler(ProblemError, own)
+    app.add_exception_handler(OperationalError, database)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(AccessError, access)
