@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.publication import PublicationCache
 from stock_pipeline_tests.api_service import PASSWORD, Clock, add_account, app_for, signed_in
 from stock_pipeline_tests.asgi_calls import Asked, ask
+from stock_pipeline_tests.loops import run_apart
 from stock_pipeline_tests.published import SESSIONS, publish
 
 PATHS = (
@@ -57,7 +57,7 @@ def get(app: FastAPI, address: str, **headers: str) -> Asked:
     path, _, query = address.partition("?")
     pairs = dict(pair.split("=") for pair in query.split("&")) if query else {}
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    return asyncio.run(ask(app, "GET", path, query=pairs, headers=sent))
+    return run_apart(ask(app, "GET", path, query=pairs, headers=sent))
 
 
 def told(answer: Asked) -> dict[str, Any]:

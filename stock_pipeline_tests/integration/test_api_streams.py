@@ -29,6 +29,7 @@ from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.tasks import EventLog
 from stock_pipeline.storage.tasks.wake import Waker
 from stock_pipeline_tests.api_service import add_account, service_for, settings_for
+from stock_pipeline_tests.loops import run_apart
 from stock_pipeline_tests.services import redis
 from stock_pipeline_tests.serving import ServedProcess, log_in, served, served_process
 from stock_pipeline_tests.streaming import append, ending, entered, hear, planned, say, socket_address
@@ -156,7 +157,7 @@ def test_two_hundred_clients_that_drop_see_every_event_once_and_in_order(tmp_pat
 
         for thread in threads:
             thread.start()
-        asyncio.run(asyncio.wait_for(everybody(), 300))
+        run_apart(asyncio.wait_for(everybody(), 300))
         for thread in threads:
             thread.join()
     assert all(client.got == client.expected for client in clients)
@@ -194,7 +195,7 @@ def test_a_client_that_was_away_is_told_what_comes_again_and_what_is_gone(app: F
             append(engine, [planned(23)])
             assert (await hear(websocket))["sequence"] == 21
 
-        asyncio.run(talk())
+        run_apart(talk())
 
 
 @pytest.mark.requirement("R5.1")
@@ -224,7 +225,7 @@ def test_a_subscription_is_changed_without_loss_or_repetition(app: FastAPI) -> N
             await say(websocket, type="ping")
             assert await hear(websocket) == {"type": "pong", "newest": 60}
 
-        asyncio.run(talk())
+        run_apart(talk())
 
 
 # ------------------------------------------------------------------ who may listen
@@ -240,7 +241,7 @@ def refused(address: str, *messages: str | bytes, path: str = "", **options: Any
             pass
         return await ending(websocket)
 
-    return asyncio.run(talk())
+    return run_apart(talk())
 
 
 @pytest.mark.requirement("R5.1", "R8.1", "V8")
@@ -275,7 +276,7 @@ def test_only_who_may_follow_the_stream_gets_in(sqlite_app: FastAPI, monkeypatch
             await say(again, type="authenticate", ticket=ticket)
             assert (await ending(again))[0] == 4401  # a ticket works once
 
-        asyncio.run(welcome())
+        run_apart(welcome())
 
 
 @pytest.mark.requirement("R8.2", "R8.3", "V8")
@@ -302,7 +303,7 @@ def test_rights_that_are_withdrawn_end_the_connection(sqlite_app: FastAPI) -> No
             code, reason = await ending(ada)
             assert (code, reason) == (4401, "the log-in is over: session-revoked")
 
-        asyncio.run(talk())
+        run_apart(talk())
 
 
 # ------------------------------------------------------------------ clients that behave badly
@@ -349,7 +350,7 @@ def test_an_account_has_only_so_many_connections(sqlite_app: FastAPI) -> None:
                 await asyncio.sleep(0.01)
             await (await entered(address, token)).close()
 
-        asyncio.run(talk())
+        run_apart(talk())
 
 
 @pytest.mark.requirement("R5.1")
@@ -388,7 +389,7 @@ def test_a_client_that_takes_nothing_is_cut_and_costs_no_memory(
             assert code == 4408, reason
             assert reason.startswith("too slow")
 
-        asyncio.run(talk())
+        run_apart(talk())
 
 
 @pytest.mark.requirement("R5.1")
@@ -407,7 +408,7 @@ def test_heartbeats_are_sent_and_dead_peers_dropped(sqlite_app: FastAPI, monkeyp
             while len(app.state.live.connections):
                 await asyncio.sleep(0.02)
 
-        asyncio.run(talk())
+        run_apart(talk())
 
 
 def test_a_client_that_keeps_taking_nothing_loses_its_connection(
@@ -433,7 +434,7 @@ def test_a_client_that_keeps_taking_nothing_loses_its_connection(
                 await asyncio.sleep(0.05)
             slow.transport.abort()
 
-        asyncio.run(talk())
+        run_apart(talk())
         while len(app.state.live.connections):
             time.sleep(0.01)
 
@@ -447,7 +448,8 @@ def test_a_stop_of_the_service_does_not_wait_for_those_who_listen(sqlite_app: Fa
             return await entered(address, token)
 
         loop = asyncio.new_event_loop()
-        websocket = loop.run_until_complete(talk())
+        threading.Thread(target=loop.run_forever, daemon=True).start()
+        websocket = asyncio.run_coroutine_threadsafe(talk(), loop).result(60)
         stream = httpx.Client(timeout=30)
         answer = stream.send(
             stream.build_request("GET", f"{address}/api/events/stream", headers={"Authorization": f"Bearer {token}"}),
@@ -455,10 +457,10 @@ def test_a_stop_of_the_service_does_not_wait_for_those_who_listen(sqlite_app: Fa
         )
         assert answer.status_code == 200
     # `served` has waited for the end of the server
-    assert loop.run_until_complete(ending(websocket))[0] in (1012, 1006, 1001)
+    assert asyncio.run_coroutine_threadsafe(ending(websocket), loop).result(60)[0] in (1012, 1006, 1001)
     answer.close()
     stream.close()
-    loop.close()
+    loop.call_soon_threadsafe(loop.stop)
 
 
 @pytest.mark.requirement("R5.1")
@@ -486,6 +488,6 @@ def test_readers_are_woken_through_redis_and_do_without_it(tmp_path: Path, sqlit
                 assert (await hear(websocket))["sequence"] == 2
                 return websocket
 
-            asyncio.run(talk())
+            run_apart(talk())
     # Redis is gone: looking is enough
     service.database.dispose()

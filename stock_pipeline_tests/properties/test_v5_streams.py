@@ -14,6 +14,7 @@ from stock_pipeline.api.streams.hub import EventHub
 from stock_pipeline.api.streams.items import Wanted
 from stock_pipeline.storage.tasks import EventFilter, EventLog
 from stock_pipeline.storage.tasks.events import KINDS
+from stock_pipeline_tests.loops import run_apart
 from stock_pipeline_tests.streaming import append, planned
 
 STEPS = st.lists(
@@ -98,7 +99,7 @@ def test_every_event_once_and_in_order(
     sqlite_database: Engine, steps: list[tuple[str, int]], wanted: Wanted, keep: int
 ) -> None:
     scenario = Scenario(sqlite_database, wanted, keep)
-    asyncio.run(scenario.play(steps))
+    run_apart(scenario.play(steps))
     assert scenario.got == scenario.expected
 
 

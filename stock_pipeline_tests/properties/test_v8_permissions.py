@@ -6,7 +6,6 @@ WebSockets): each declares a permission or says that it is public, and each is a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from stock_pipeline_tests.databases import (  # noqa: F401
     sqlite_address,
 )
 from stock_pipeline_tests.filled import body_of, path_of, query_of
+from stock_pipeline_tests.loops import run_apart
 from stock_pipeline_tests.published import SESSIONS, publish
 
 pytestmark = [pytest.mark.requirement("V8", "R8.2")]
@@ -112,7 +112,7 @@ class World:
                 if (wrong := await check(route)) is not None
             ]
 
-        wrong = asyncio.run(run())
+        wrong = run_apart(run())
         assert not wrong, "\n".join(wrong)
 
 
@@ -245,7 +245,7 @@ def test_expired_revoked_and_disabled_are_refused(world: World) -> None:
     add_account(world.app, "leaver", "administrator")
     token, _ = world.session("leaver")
     world.access.accounts.disable("leaver", "system")
-    asyncio.run(_still_refused(world, token))
+    run_apart(_still_refused(world, token))
 
 
 async def _still_refused(world: World, token: str) -> None:
