@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sqlalchemy import Engine
-
 from stock_pipeline.access.facade import Access
 from stock_pipeline.api.dagster_client import DagsterClient, RunControl, dagster_address
 from stock_pipeline.api.reading.backtests import Results
@@ -17,17 +15,15 @@ from stock_pipeline.api.task_checks import RequestChecks
 from stock_pipeline.api.task_service import TaskService
 from stock_pipeline.config import Settings
 from stock_pipeline.core.market.calendar import SessionCalendar
-from stock_pipeline.storage.database import open_database
-from stock_pipeline.storage.lake import Lake
-from stock_pipeline.storage.model_registry import ModelRegistry
 from stock_pipeline.storage.outbox import AlertOutbox
 from stock_pipeline.storage.publication import PublicationCache
+from stock_pipeline.storage.stores import Stores
 from stock_pipeline.storage.tasks import EventLog, TaskStore
 from stock_pipeline.storage.tasks.wake import Waker
 
 
 @dataclass
-class Service:
+class Service(Stores):
     """The parts of one running service; each is made when first used.
 
     Attributes
@@ -39,28 +35,9 @@ class Service:
     settings: Settings
 
     @cached_property
-    def lake(self) -> Lake:
-        """The tables."""
-        return Lake(self.settings.storage.lake_uri, self.settings.storage.options or None)
-
-    @cached_property
     def publications(self) -> PublicationCache:
         """The newest publication, in memory."""
         return PublicationCache(self.lake)
-
-    @cached_property
-    def database(self) -> Engine:
-        """The metadata database."""
-        return open_database(self.settings.storage.metadata_url)
-
-    @cached_property
-    def model_registry(self) -> ModelRegistry:
-        """The model store."""
-        return ModelRegistry(
-            tracking_uri=self.settings.storage.mlflow_uri,
-            artifact_root=self.settings.storage.artifacts_uri,
-            name=self.settings.market.name,
-        )
 
     @cached_property
     def alert_outbox(self) -> AlertOutbox:

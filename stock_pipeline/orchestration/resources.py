@@ -1,6 +1,6 @@
 """What the assets work with, made from the settings: lake, source, model registry, calendar, alert outbox.
 
-Resources are named by their role. Tests replace any of them through `build_definitions(resource_overrides=...)`.
+Parts are named by their role.
 """
 
 from __future__ import annotations
@@ -13,28 +13,20 @@ from typing import TYPE_CHECKING
 
 from stock_pipeline.config.settings import Settings
 from stock_pipeline.core.market.calendar import SessionCalendar
-from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.raw_bars import RawBars
+from stock_pipeline.storage.stores import Stores
 from stock_pipeline.storage.watermarks import Watermarks
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from stock_pipeline.sources.protocol import Source
-    from stock_pipeline.storage.model_registry import ModelRegistry
     from stock_pipeline.storage.outbox import AlertOutbox
 
 
 @dataclass(frozen=True)
-class Platform:
+class Platform(Stores):
     """Everything that is made from one `Settings`; parts are made when first used."""
 
     settings: Settings
-
-    @cached_property
-    def lake(self) -> Lake:
-        """The tables."""
-        return Lake(self.settings.storage.lake_uri, self.settings.storage.options or None)
 
     @cached_property
     def raw_bars(self) -> RawBars:
@@ -57,24 +49,6 @@ class Platform:
         from stock_pipeline.sources import build
 
         return build(self.settings.source, calendar=self.calendar, currency=self.settings.market.currency)
-
-    @cached_property
-    def model_registry(self) -> ModelRegistry:
-        """The model store."""
-        from stock_pipeline.storage.model_registry import ModelRegistry
-
-        return ModelRegistry(
-            tracking_uri=self.settings.storage.mlflow_uri,
-            artifact_root=self.settings.storage.artifacts_uri,
-            name=self.settings.market.name,
-        )
-
-    @cached_property
-    def database(self) -> Engine:
-        """The metadata database."""
-        from stock_pipeline.storage.database import open_database
-
-        return open_database(self.settings.storage.metadata_url)
 
     @cached_property
     def alert_outbox(self) -> AlertOutbox:
