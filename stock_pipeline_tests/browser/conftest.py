@@ -86,4 +86,4 @@ def visits(chromium: Browser, running: Running, service: Service) -> Iterator[Vi
     yield found
     for context in found.contexts:
         context.close()
-    assert [text for text in found.problems if "ERR_ABORTED" not in text] == []
+    assert found.unexpected() == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from stock_pipeline_tests.browser.test_console_login import expect_refusals
 from stock_pipeline_tests.browser.visits import PASSWORD, Visits
 
 pytestmark = [pytest.mark.slow]
@@ -84,6 +83,7 @@ def test_the_audit_trail_is_searched_verified_and_taken_along(visits: Visits) ->
 
 @pytest.mark.requirement("R8.2")
 def test_a_viewer_sees_nothing_of_it(visits: Visits) -> None:
+    visits.expect_refusals(*[403] * 6)
     page = visits.page("vera", "/")
     shown = page.get_by_role("navigation", name="Main").inner_text()
     assert "Predictions" in shown
@@ -94,4 +94,3 @@ def test_a_viewer_sees_nothing_of_it(visits: Visits) -> None:
         assert answer is not None
         assert answer.status == 403, path
         page.get_by_role("heading", name="You may not do this").wait_for()
-    expect_refusals(visits)

@@ -71,7 +71,7 @@ def attacked(tmp_path: Path, chromium: Browser) -> Iterator[Visits]:
         yield visits
         for context in visits.contexts:
             context.close()
-    assert visits.problems == []
+    assert visits.unexpected() == []
 
 
 class serving:

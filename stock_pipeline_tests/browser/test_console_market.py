@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from stock_pipeline_tests.browser.test_console_login import expect_refusals
 from stock_pipeline_tests.browser.visits import PHONE, Visits, fits
 
 pytestmark = [pytest.mark.slow]
@@ -62,6 +61,7 @@ def test_predictions_are_sorted_filtered_and_searched_without_a_reload(visits: V
 
 @pytest.mark.requirement("A1")
 def test_the_page_of_a_symbol_draws_its_charts_and_says_where_it_came_from(visits: Visits) -> None:
+    visits.expect_refusals(404)
     page = visits.page("vera", "/")
     page.get_by_role("link", name="AAPL").click()
     page.get_by_role("heading", name="AAPL", level=1).wait_for()
@@ -81,7 +81,6 @@ def test_the_page_of_a_symbol_draws_its_charts_and_says_where_it_came_from(visit
     assert missing is not None
     assert missing.status == 404
     page.get_by_text("there are no bars of 'NOPE'").wait_for()
-    expect_refusals(visits)
 
 
 @pytest.mark.requirement("A4", "R8.2")

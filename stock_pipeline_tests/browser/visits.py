@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,12 +22,16 @@ PASSWORD = "seven quiet otters 93"
 PEOPLE = {"vera": "viewer", "ana": "analyst", "otto": "operator", "ada": "administrator"}
 """Accounts of the running services, by role."""
 
+REFUSAL = re.compile(r"Failed to load resource: the server responded with a status of (4\d\d)")
+"""How Chromium tells of an answer that refused."""
+
 
 @dataclass
 class Visits:
     """Opens pages of the console for people who have logged in.
 
-    Whatever a browser reports as an error is kept; a test that expects some takes them out.
+    Whatever a browser reports as an error is kept until the end of the test, since it tells of an answer some time
+    after the page is there; a test says beforehand which refusals it means to see.
     """
 
     browser: Browser
@@ -33,6 +39,23 @@ class Visits:
     service: Service
     contexts: list[BrowserContext] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    expected: Counter[int] = field(default_factory=Counter)
+
+    def expect_refusals(self, *statuses: int) -> None:
+        """Say which answers of 400 and above this test means to see, each as often as it is named."""
+        self.expected.update(statuses)
+
+    def unexpected(self) -> list[str]:
+        """What browsers reported beyond what was expected; a page left while it loads is no error."""
+        left, found = Counter(self.expected), []
+        for text in self.problems:
+            refusal = REFUSAL.match(text)
+            status = int(refusal[1]) if refusal else 0
+            if left[status] > 0:
+                left[status] -= 1
+            elif "ERR_ABORTED" not in text:
+                found.append(text)
+        return found
 
     def page(self, who: str | None = None, path: str | None = "", *, size: dict[str, int] | None = None) -> Page:
         """A page in a browser of its own; somebody is logged in by a cookie, as after the form."""
