@@ -68,7 +68,7 @@ def test_the_keyboard_is_enough(visits: Visits) -> None:
     for _ in range(8):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.textContent.trim() || document.activeElement.name"))
-    assert {"q", "min_confidence", "Apply"} <= set(reached)
+    assert {"q", "confidence", "Apply"} <= set(reached)
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", "focus can be seen"
 
 

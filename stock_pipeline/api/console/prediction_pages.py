@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -34,7 +35,7 @@ _log = get_logger(__name__)
 def newest(
     request: Request,
     q: Annotated[str, Query(max_length=64)] = "",
-    min_confidence: Annotated[str, Query(max_length=10)] = "",
+    confidence: Annotated[str, Query(max_length=10)] = "",
     sort: str = "rank",
     order: str = "asc",
     number: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1,
@@ -46,9 +47,9 @@ def newest(
         return page(request, "predictions/none.html", title="Predictions", section="predictions", problem=cache.problem)
     sort = sort if sort in SORTABLE else "rank"
     descending = order == "desc"
-    confidence = _confidence(min_confidence)
-    chosen = _chosen(publication, q.strip(), confidence, sort, descending)
-    asked = {"q": q.strip(), "min_confidence": min_confidence.strip(), "sort": sort, "order": order}
+    least = _share(confidence)
+    chosen = _chosen(publication, q.strip(), least, sort, descending)
+    asked = {"q": q.strip(), "confidence": confidence.strip(), "sort": sort, "order": order}
     pager = Pager.of("/", {k: v for k, v in asked.items() if v and (k, v) not in _DEFAULTS}, number, ROWS, len(chosen))
     rows = publication.frame[chosen[pager.first : pager.first + ROWS].tolist()].to_dicts()
     count_rows(request, len(rows))
@@ -62,19 +63,22 @@ def newest(
         age=words(publication.age(cache.clock())),
         problem=cache.problem,
         currency=_currency(publication),
-        rows=_drawn(rows, _sparklines(service(request).lake, publication)),
+        rows=_drawn(rows, _sparklines(service(request).lake, publication, [row["symbol"] for row in rows])),
         asked=asked,
-        fault=None if confidence is not None or not min_confidence.strip() else "a number from 0 to 1",
+        fault=None if least is not None or not confidence.strip() else "a number from 0 to 100",
         sorting=lambda column, first="asc": _sorting(asked, column, first),
         pager=pager,
     )
 
 
 @router.get("/unpredicted", dependencies=[Depends(require("predictions:read"))])
-def unpredicted(request: Request) -> Response:
+def unpredicted(request: Request, number: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1) -> Response:
     """Show the symbols without a prediction, and why."""
     publication = publications(request).current
-    rows = [] if publication is None else [orjson.loads(row) for row in publication.unpredicted]
+    known = () if publication is None else publication.unpredicted
+    pager = Pager.of("/unpredicted", {}, number, ROWS, len(known))
+    rows = [orjson.loads(row) for row in known[pager.first : pager.first + ROWS]]
+    count_rows(request, len(rows))
     return page(
         request,
         "predictions/unpredicted.html",
@@ -83,18 +87,20 @@ def unpredicted(request: Request) -> Response:
         crumbs=[("Predictions", "/"), ("Without a prediction", None)],
         publication=publication,
         rows=rows,
+        pager=pager,
     )
 
 
 _DEFAULTS = {("sort", "rank"), ("order", "asc")}
 
 
-def _confidence(text: str) -> float | None:
+def _share(percent: str) -> float | None:
+    """What somebody typed as per cent, as a share; ``None`` where it is none."""
     try:
-        value = float(text.strip().replace(",", "."))
+        value = float(percent.strip().removesuffix("%").replace(",", "."))
     except ValueError:
         return None
-    return value if 0 <= value <= 1 else None
+    return value / 100 if 0 <= value <= 100 else None
 
 
 def _chosen(publication: Publication, text: str, confidence: float | None, sort: str, descending: bool) -> np.ndarray:
@@ -147,26 +153,24 @@ def _drawn(rows: list[dict[str, Any]], sparks: dict[str, str]) -> list[dict[str,
     return rows
 
 
-def _sparklines(lake: Lake, publication: Publication) -> dict[str, str]:
-    """Closing prices of the last sessions of each symbol, as points of a line; made once a publication."""
-    kept: dict[str, str] | None = publication.derived.get("console-sparklines")
-    if kept is None:
+def _sparklines(lake: Lake, publication: Publication, symbols: list[str]) -> dict[str, str]:
+    """Closing prices of the last sessions of these symbols, as points of a line; each is made once a publication."""
+    kept: dict[str, str] = publication.derived.setdefault("console-sparklines", {})
+    absent = [symbol for symbol in symbols if symbol not in kept]
+    if absent:
         try:
-            kept = _lines(lake, publication)
+            kept.update({**dict.fromkeys(absent, ""), **_lines(lake, publication, absent)})
         except PipelineError as error:
             _log.warning("no sparklines", problem=str(error))
-            return {}
-        publication.derived["console-sparklines"] = kept
     return kept
 
 
-def _lines(lake: Lake, publication: Publication) -> dict[str, str]:
-    from datetime import timedelta
-
+def _lines(lake: Lake, publication: Publication, symbols: list[str]) -> dict[str, str]:
     if not lake.exists(_BARS):
         return {}
     start = publication.session - timedelta(days=SPARK_SESSIONS * 3 // 2)
-    bars = lake.read(_BARS, start=start, end=publication.session, columns=["symbol", "session", "close", "adj_factor"])
+    columns = ["symbol", "session", "close", "adj_factor"]
+    bars = lake.read(_BARS, start=start, end=publication.session, symbols=symbols, columns=columns)
     closes = (
         bars.with_columns(close=pl.col("close") * pl.col("adj_factor").fill_null(1.0))
         .filter(pl.col("close").is_finite())
