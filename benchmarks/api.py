@@ -6,10 +6,14 @@ The service is the real one, with an account, a log-in and a token: one uvicorn 
 The benchmark adds to it a route ``/empty`` that answers ``{}`` behind the same `require`, as the first of all routes.
 The load comes from ``wrk`` (Debian and Ubuntu: ``apt install wrk``; macOS: ``brew install wrk``), which keeps its
 connections open and asks for random symbols. Rounds alternate between all kinds of reads, so a busy machine slows all
-of them. Printed are medians over the rounds.
+of them. Printed are medians over the rounds, with the processor time that a request took of the service and of ``wrk``.
 
 What must hold: each kind marked with * reaches 70 % of the requests per second of the empty route, and its 99th
 percentile is below three times that route's.
+
+All symbols as rows that are not compressed are 2.6 MB, and copying them through the system takes longer than the empty
+route takes for everything. What can be had of such answers at all is shown by ``bare bytes``: as many bytes of nothing,
+handed to the server at once, without a log-in, a route, a header or a log line.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import psutil
 
 from stock_pipeline.config.loading import load_settings
 from stock_pipeline.storage.lake import Lake
@@ -41,6 +46,8 @@ from stock_pipeline.storage.publication import PUBLISHED
 SESSION = date(2023, 6, 30)
 NAME, PASSWORD = "reader", "three green lanterns over the harbour"
 LEAST_SHARE, MOST_LATENCY = 0.7, 3.0
+BARE = "/bare"
+"""Answers as many bytes as the kind before it."""
 
 CONFIGURATION = """
 home: home
@@ -51,24 +58,38 @@ access: {limits: {read: 100000000/second}}
 
 SERVER = """
 import sys
-from fastapi import Depends, FastAPI
-import uvicorn
+from fastapi import Depends
 from stock_pipeline.api.app import create_app
 from stock_pipeline.api.dependencies import require
+from stock_pipeline.api.server import LOOPBACK_NAMES, listen, server_of
 from stock_pipeline.api.service import Service
 from stock_pipeline.config.loading import load_settings
 from stock_pipeline.observability.logging import configure_logging
 
 settings = load_settings(sys.argv[1], environment={})
 configure_logging(settings.home, component="api", level="INFO", console=False)
-app = create_app(Service(settings))
+app = create_app(Service(settings), allowed_hosts=LOOPBACK_NAMES)
 
 @app.get("/empty", dependencies=[Depends(require("predictions:read"))])
 async def empty():
     return {}
 
 app.router.routes.insert(0, app.router.routes.pop())
-uvicorn.run(app, port=int(sys.argv[2]), log_config=None, access_log=False, server_header=False, proxy_headers=False)
+
+class Bare:
+    def __init__(self, app):
+        self.app, self.state, self.bodies = app, app.state, {}
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http" or scope["path"] != "/bare":
+            return await self.app(scope, receive, send)
+        size = int(scope["query_string"])
+        body = self.bodies.setdefault(size, b"0" * size)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        await send({"type": "http.response.body", "body": body})
+
+with listen("127.0.0.1", int(sys.argv[2])) as listening:
+    server_of(Bare(app)).run(sockets=[listening])
 """
 
 LUA = """
@@ -91,7 +112,16 @@ class Kind:
     rates: list[float] = field(default_factory=list)
     middle: list[float] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
+    """Processor time of the service, microseconds a request."""
+    taking: list[float] = field(default_factory=list)
+    """The same of the load generator."""
     size: int = 0
+
+    def forget(self) -> None:
+        """Begin to measure anew."""
+        for measured in (self.rates, self.middle, self.late, self.work, self.taking):
+            measured.clear()
 
     def address(self, number: int = 1) -> str:
         """Its path, of one symbol where it is about one."""
@@ -106,7 +136,10 @@ KINDS = [
     Kind("all, rows", "/api/predictions?limit=10000"),
     Kind("all, columns", "/api/predictions?limit=10000&format=columns"),
     Kind("all, known already", "/api/predictions?limit=10000", judged=False),
-    Kind("all, not compressed", "/api/predictions?limit=10000", judged=False, headers={}),
+    Kind("all, columns, plain", "/api/predictions?limit=10000&format=columns", judged=False, headers={}),
+    Kind("bare bytes, as many", BARE, judged=False, headers={}),
+    Kind("all, rows, plain", "/api/predictions?limit=10000", judged=False, headers={}),
+    Kind("bare bytes, as many", BARE, judged=False, headers={}),
 ]
 
 
@@ -174,8 +207,10 @@ def ask(address: str, path: str, headers: dict[str, str], body: bytes | None = N
         return answer.read(), answer.headers.get("ETag", "")
 
 
-def load(address: str, kind: Kind, symbols: int, seconds: int, connections: int, scratch: Path) -> None:
-    """Ask for one kind of read as often as the service can, and note how often that is."""
+def load(
+    address: str, server: psutil.Process, kind: Kind, symbols: int, seconds: int, connections: int, scratch: Path
+) -> None:
+    """Ask for one kind of read as often as the service can, and note how often that is and what it costs."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
     for name, value in kind.headers.items():
         command += ["-H", f"{name}: {value}"]
@@ -186,12 +221,18 @@ def load(address: str, kind: Kind, symbols: int, seconds: int, connections: int,
         command += ["-s", str(script), address]
     else:
         command.append(address + kind.path)
+    served, took = server.cpu_times(), psutil.Process().cpu_times()
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    worked, taken = server.cpu_times(), psutil.Process().cpu_times()
     if "Non-2xx" in text and "known" not in kind.name:
         raise RuntimeError(f"{kind.name} was refused:\n{text}")
     kind.rates.append(float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]))  # type: ignore[index]
     kind.middle.append(_milliseconds(re.search(r"50%\s+([\d.]+)(us|ms|s)", text)))
     kind.late.append(_milliseconds(re.search(r"99%\s+([\d.]+)(us|ms|s)", text)))
+    requests = int(re.search(r"(\d+) requests in", text)[1])  # type: ignore[index]
+    kind.work.append((worked.user + worked.system - served.user - served.system) / requests * 1e6)
+    both = taken.children_user + taken.children_system - took.children_user - took.children_system
+    kind.taking.append(both / requests * 1e6)
 
 
 def _milliseconds(found: re.Match[str] | None) -> float:
@@ -202,21 +243,25 @@ def _milliseconds(found: re.Match[str] | None) -> float:
 def show() -> bool:
     """Print the table; returns whether everything that must hold holds."""
     base = KINDS[0]
-    rate, late = statistics.median(base.rates), statistics.median(base.late)
-    print(f"{'':24}{'requests/s':>11}{'of empty':>10}{'50 % ms':>9}{'99 % ms':>9}{'of empty':>10}{'bytes':>11}")
+    late = statistics.median(base.late)
+    print(
+        f"{'':22}{'requests/s':>11}{'of empty':>9}{'50 % ms':>9}{'99 % ms':>9}{'of empty':>9}{'bytes':>9}"
+        f"{'service us':>11}{'wrk us':>8}"
+    )
     good = True
     for kind in KINDS:
         share = statistics.median(ours / its for ours, its in zip(kind.rates, base.rates, strict=True))
-        slow = statistics.median(kind.late) / late
-        mark = " *" if kind.judged else ""
+        rate, middle, tail, work, taking = map(
+            statistics.median, (kind.rates, kind.middle, kind.late, kind.work, kind.taking)
+        )
+        slow = tail / late
         failed = kind.judged and (share < LEAST_SHARE or slow >= MOST_LATENCY)
         good &= not failed
-        middle, tail = statistics.median(kind.middle), statistics.median(kind.late)
-        line = f"{kind.name + mark:24}{statistics.median(kind.rates):11.0f}{share:10.2f}{middle:9.2f}{tail:9.2f}"
-        print(f"{line}{slow:10.2f}{kind.size:11d}{'   too slow' if failed else ''}")
-    print(
-        f"empty route: {rate:.0f} requests/s; load of the machine: {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores"
-    )
+        print(
+            f"{kind.name + (' *' if kind.judged else ''):22}{rate:11.0f}{share:9.2f}{middle:9.2f}{tail:9.2f}{slow:9.2f}"
+            f"{kind.size:9d}{work:11.0f}{taking:8.0f}{'   too slow' if failed else ''}"
+        )
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores")
     return good
 
 
@@ -238,17 +283,20 @@ def main() -> int:
         try:
             login = json.dumps({"name": NAME, "password": PASSWORD}).encode()
             answer, _ = ask(address, "/api/auth/login", {"Content-Type": "application/json"}, login)
-            for kind in KINDS:
+            process = psutil.Process(server.pid)
+            for before, kind in zip([KINDS[0], *KINDS], KINDS, strict=False):
+                if kind.path == BARE:
+                    kind.path = f"{BARE}?{before.size}"
                 kind.headers["Authorization"] = f"Bearer {json.loads(answer)['access_token']}"
                 body, tag = ask(address, kind.address(), kind.headers)
                 kind.size = len(body)
                 if "known" in kind.name:
                     kind.headers["If-None-Match"], kind.size = tag, 0
-                load(address, kind, given.symbols, 1, given.connections, scratch)
-                kind.rates, kind.middle, kind.late = [], [], []
+                load(address, process, kind, given.symbols, 1, given.connections, scratch)
+                kind.forget()
             for _ in range(given.rounds):
                 for kind in KINDS:
-                    load(address, kind, given.symbols, given.seconds, given.connections, scratch)
+                    load(address, process, kind, given.symbols, given.seconds, given.connections, scratch)
         finally:
             server.terminate()
             server.wait()
