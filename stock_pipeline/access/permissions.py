@@ -20,6 +20,8 @@ PERMISSIONS: dict[str, str] = {
     "tasks:control_any": "the same for everybody's tasks",
     "tasks:operate": "start training, refreshes and backfills",
     "events:read": "follow the stream of events",
+    "dagster:use": "use Dagster's web UI, in which any run can be started and stopped",
+    "mlflow:use": "use MLflow's web UI, in which models and runs can be changed",
     "alerts:read": "read alerts",
     "alerts:resolve": "say that an alert is over",
     "users:read": "see accounts and their sessions",
@@ -42,7 +44,10 @@ ROLES: dict[str, tuple[str | None, tuple[str, ...]]] = {
         ),
     ),
     ANALYST: (VIEWER, ("predictions:request", "backtests:create", "tasks:control")),
-    OPERATOR: (ANALYST, ("tasks:operate", "tasks:control_any", "models:promote", "alerts:resolve")),
+    OPERATOR: (
+        ANALYST,
+        ("tasks:operate", "tasks:control_any", "models:promote", "alerts:resolve", "dagster:use", "mlflow:use"),
+    ),
     ADMINISTRATOR: (OPERATOR, ("users:read", "users:manage", "roles:read", "roles:manage", "audit:read")),
 }  # fmt: skip
 """Roles of a new installation: the role that each inherits from, and what it adds."""

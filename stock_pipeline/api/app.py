@@ -28,6 +28,7 @@ from stock_pipeline.api.routes import (
     models,
     oidc,
     predictions,
+    proxied,
     quality,
     reference,
     reports,
@@ -135,6 +136,7 @@ def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Se
         users,
         roles,
         audit,
+        proxied,
         health,
         reference,
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
@@ -27,6 +28,17 @@ def origin(request: HTTPConnection) -> Origin:
         )
         request.state.origin = known
     return known
+
+
+def of_own_page(request: HTTPConnection, source: str) -> bool:
+    """Whether an ``Origin`` is that of a page of this service, under the name that was asked or the public one."""
+    try:
+        page = urlsplit(source)
+        public = request.app.state.service.settings.access.public_url
+        allowed = {request.headers.get("host", "").lower()} | ({urlsplit(public).netloc.lower()} if public else set())
+    except ValueError:
+        return False
+    return page.scheme in ("http", "https") and page.netloc.lower() in allowed
 
 
 def networks(names: Sequence[str]) -> Networks:

@@ -16,7 +16,6 @@ import httpx
 
 from stock_pipeline.api import dagster_queries as queries
 from stock_pipeline.api.problems import ProblemError
-from stock_pipeline.config import Settings
 from stock_pipeline.observability.logging import get_logger
 
 LOCATION = "stock_pipeline"
@@ -198,16 +197,6 @@ class DagsterClient:
             _log.error("Dagster could not answer", status=response.status_code, answer=str(content)[:2000])
             raise UncertainError("it answered with an error; see the log of the service")
         return next(iter(content["data"].values()))
-
-
-def dagster_address(settings: Settings) -> str:
-    """Where the web server of a configuration answers."""
-    if settings.tasks.dagster_url is not None:
-        return settings.tasks.dagster_url
-    host = settings.services.host.strip("[]")
-    if host in ("0.0.0.0", "::"):  # listens everywhere, so also here
-        host = "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.services.dagster_port}"
 
 
 def _unreachable(error: httpx.TransportError) -> UnavailableError:

@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 from stock_pipeline.access.facade import Access
-from stock_pipeline.api.dagster_client import DagsterClient, RunControl, dagster_address
+from stock_pipeline.api.dagster_client import DagsterClient, RunControl
 from stock_pipeline.api.reading.backtests import Results
 from stock_pipeline.api.reading.market import Market
 from stock_pipeline.api.reading.models import Models
 from stock_pipeline.api.task_checks import RequestChecks
 from stock_pipeline.api.task_service import TaskService
-from stock_pipeline.config import Settings
+from stock_pipeline.config import Settings, addresses
 from stock_pipeline.core.market.calendar import SessionCalendar
 from stock_pipeline.storage.outbox import AlertOutbox
 from stock_pipeline.storage.publication import PublicationCache
@@ -52,7 +52,7 @@ class Service(Stores):
     @cached_property
     def runs(self) -> RunControl:
         """What launches and ends runs: Dagster's web server."""
-        return DagsterClient(dagster_address(self.settings))
+        return DagsterClient(addresses.dagster(self.settings))
 
     @cached_property
     def tasks(self) -> TaskService:

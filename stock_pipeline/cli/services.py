@@ -19,7 +19,7 @@ import psutil
 
 from stock_pipeline.cli.console import err, out
 from stock_pipeline.cli.first_start import tell_how_to_begin
-from stock_pipeline.config import Settings
+from stock_pipeline.config import Settings, addresses
 from stock_pipeline.core.errors import ConfigurationError, PipelineError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,6 @@ def services(settings: Settings) -> list[Service]:
     s, python = settings.services, sys.executable
     binaries = Path(python).parent
     workspace = settings.home / "dagster" / "workspace.yaml"
-    base = f"http://{f'[{s.host}]' if ':' in s.host else s.host}"
     return [
         Service(
             "code-server",
@@ -57,7 +56,7 @@ def services(settings: Settings) -> list[Service]:
             None,
             None,
         ),
-        Service("api", [python, "-m", "stock_pipeline", "serve"], s.api_port, f"{base}:{s.api_port}/"),
+        Service("api", [python, "-m", "stock_pipeline", "serve"], s.api_port, f"{addresses.console(settings)}/"),
         Service(
             "mlflow",
             [
@@ -66,13 +65,17 @@ def services(settings: Settings) -> list[Service]:
                 "--default-artifact-root", settings.storage.artifacts_uri,
             ],
             s.mlflow_port,
-            f"{base}:{s.mlflow_port}/",
+            addresses.mlflow_page(settings),
         ),
+                *(["--static-prefix", s.mlflow_path] if s.mlflow_path else []),
         Service(
             "dagster",
-            [str(binaries / "dagster-webserver"), "-w", str(workspace), "-h", s.host, "-p", str(s.dagster_port)],
+            [
+                str(binaries / "dagster-webserver"), "-w", str(workspace), "-h", s.host, "-p", str(s.dagster_port),
+                *(["--path-prefix", s.dagster_path] if s.dagster_path else []),
+            ],
             s.dagster_port,
-            f"{base}:{s.dagster_port}/",
+            addresses.dagster_page(settings),
         ),
         Service("dagster-daemon", [str(binaries / "dagster-daemon"), "run", "-w", str(workspace)], None, None),
         Service("relay", [python, "-m", "stock_pipeline", "relay"], None, None),

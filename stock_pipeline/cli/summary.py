@@ -229,11 +229,10 @@ def _next(platform: Platform) -> None:
     ):
         if path.exists():
             out.print(f"  {what:<20} {path}", markup=False, soft_wrap=True)
-    services = platform.settings.services
     out.print("  make dev             starts the web UIs:", markup=False)
-    for what, port, below in (
-        ("console and API", services.api_port, ""),
-        ("Dagster", services.dagster_port, ""),
-        ("MLflow", services.mlflow_port, ""),
+    for what, address in (
+        ("console and API", f"{addresses.console(platform.settings)}/"),
+        ("Dagster", addresses.dagster_page(platform.settings)),
+        ("MLflow", addresses.mlflow_page(platform.settings)),
     ):
-        out.print(f"    {what:<18} http://{services.host}:{port}/{below}", markup=False)
+        out.print(f"    {what:<18} {address}", markup=False)

@@ -154,6 +154,9 @@ class AlertSettings(Parameters):
 
 
 class ServiceSettings(Parameters):
+_PATH = r"^(/[a-z0-9_-]+)?$"
+
+
     """Addresses of the services that `make dev` starts."""
 
     host: str = "127.0.0.1"
@@ -161,6 +164,16 @@ class ServiceSettings(Parameters):
     dagster_port: int = Field(3000, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)
 
+    dagster_path: str = Field(
+        "", pattern=_PATH, description="path of Dagster's web UI behind a proxy, such as /dagster; empty: its root"
+    )
+    mlflow_path: str = Field("", pattern=_PATH, description="the same for MLflow's web UI, such as /mlflow")
+
+    @model_validator(mode="after")
+    def _paths_of_their_own(self) -> Self:
+        if self.dagster_path and self.dagster_path == self.mlflow_path:
+            raise ValueError(f"dagster_path and mlflow_path must differ; both are {self.dagster_path}")
+        return self
 
 class Settings(Parameters):
     """The whole configuration of one market."""

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stock_pipeline.config import addresses
 from stock_pipeline.config.settings import Settings
 from stock_pipeline.core.market.calendar import SessionCalendar
 from stock_pipeline.storage.raw_bars import RawBars
@@ -63,9 +64,8 @@ class Platform(Stores):
 
     @property
     def mlflow_url(self) -> str:
-        """Address of the MLflow UI, as `make dev` starts it."""
-        services = self.settings.services
-        return f"http://{services.host}:{services.mlflow_port}/"
+        """Address of the MLflow UI for people."""
+        return addresses.mlflow_page(self.settings)
 
     @property
     def reports(self) -> Path:

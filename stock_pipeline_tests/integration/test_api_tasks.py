@@ -24,8 +24,9 @@ from sqlalchemy.orm import Session
 from stock_pipeline.access.audit import AuditFilter
 from stock_pipeline.api import dagster_queries, task_launching
 from stock_pipeline.api.app import create_app
-from stock_pipeline.api.dagster_client import DagsterClient, dagster_address
+from stock_pipeline.api.dagster_client import DagsterClient
 from stock_pipeline.api.problems import ProblemError
+from stock_pipeline.config import addresses
 from stock_pipeline.config.launches import KIND, OWNER, PRIORITY, REQUEST
 from stock_pipeline.config.tasks import PRIORITIES
 from stock_pipeline.storage.database.tables.tasks import TaskRow, TaskRunRow
@@ -662,7 +663,7 @@ def test_a_web_server_that_is_slow_or_away_is_not_waited_for() -> None:
 
 def test_the_web_server_is_found_by_the_configuration(tmp_path: Path) -> None:
     def address(**sections: Any) -> str:
-        return dagster_address(settings_for(tmp_path / "lake", tmp_path / "home", **sections))
+        return addresses.dagster(settings_for(tmp_path / "lake", tmp_path / "home", **sections))
 
     assert address(services={"dagster_port": 3001}) == "http://127.0.0.1:3001"
     assert address(services={"host": "0.0.0.0", "dagster_port": 3001}) == "http://127.0.0.1:3001"

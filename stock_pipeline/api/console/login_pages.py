@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from fastapi import APIRouter, Depends, Request, Response
 
 from stock_pipeline.access.principal import AccessError, Principal
 from stock_pipeline.api import cookies
-from stock_pipeline.api.client import origin
+from stock_pipeline.api.client import of_own_page, origin
 from stock_pipeline.api.console.forms import Fields, apart, go, local_path, secret, sentence, text
 from stock_pipeline.api.console.notices import Notice
 from stock_pipeline.api.console.rendering import page
@@ -113,10 +111,8 @@ def own_page_only(request: Request) -> None:
     if request.method in SAFE:
         return
     site, source = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    foreign = site not in (None, "same-origin", "none")
-    if source is not None and source != "null":
-        foreign = foreign or urlsplit(source).netloc != request.headers.get("host", "")
-    if foreign or source == "null" or (site is None and source is None):
+    foreign = site not in (None, "same-origin", "none") or (source is not None and not of_own_page(request, source))
+    if foreign or (site is None and source is None):
         raise AccessError(403, "csrf", "another site sent this form", fix="open the page here and try again")
 
 

@@ -44,6 +44,8 @@ _GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("tasks", "Tasks", "/tasks", "tasks:read"),
             Entry("alerts", "Alerts", "/alerts", "alerts:read"),
+            Entry("dagster", "Dagster", "/tools/dagster/", "dagster:use"),
+            Entry("mlflow", "MLflow", "/tools/mlflow/", "mlflow:use"),
         ),
     ),
     (

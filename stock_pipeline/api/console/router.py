@@ -19,6 +19,7 @@ from stock_pipeline.api.console import (
     role_pages,
     symbol_pages,
     task_pages,
+    tool_pages,
     user_pages,
 )
 from stock_pipeline.api.console.rendering import STATIC
@@ -37,6 +38,7 @@ _PAGES = (
     user_pages,
     role_pages,
     audit_pages,
+    tool_pages,
 )
 
 

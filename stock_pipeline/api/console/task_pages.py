@@ -32,6 +32,7 @@ from stock_pipeline.api.routes import tasks
 from stock_pipeline.api.schemas_admin import NoQuery
 from stock_pipeline.api.task_service import PERMISSIONS
 from stock_pipeline.api.task_views import ACTIVE, start_task, task_json
+from stock_pipeline.config import addresses
 from stock_pipeline.config.tasks import PRIORITIES, REQUESTS, Kind, Priority
 from stock_pipeline.core.parameters import Parameters
 from stock_pipeline.storage.tasks import EventFilter, Task, TaskFilter
@@ -193,7 +194,7 @@ def _task(request: Request, task_id: str, notices: list[Notice] | None = None, s
         newest=newest,
         result_page=_result_page(task),
         predictions=_predictions(request, task),
-        dagster=f"http://{parts.settings.services.host}:{parts.settings.services.dagster_port}/runs/{task.run_id}",
+        dagster=addresses.dagster_page(parts.settings, f"runs/{task.run_id}") if who.may("dagster:use") else None,
     )
 
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from stock_pipeline.api.problems import ProblemError
 from stock_pipeline.api.reading import tables
-from stock_pipeline.config import Settings
+from stock_pipeline.config import Settings, addresses
 from stock_pipeline.core.errors import NotFoundError, PipelineError
 from stock_pipeline.observability.logging import get_logger
 from stock_pipeline.storage.configured_features import VALIDATED, feature_hash
@@ -170,8 +170,7 @@ class Models:
 
     def address(self, found: ModelVersion) -> str:
         """Page of a version's run in the MLflow UI."""
-        services = self._settings.services
-        return f"http://{services.host}:{services.mlflow_port}/{found.run_path}"
+        return addresses.mlflow_page(self._settings, found.run_path)
 
     def _found(self, version: str) -> ModelVersion:
         if not self._made():

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, WebSocket
 
 from stock_pipeline.access.principal import AccessError, Principal
 from stock_pipeline.access.tickets import LIFE
 from stock_pipeline.api.answers import Answer, entity_tag
-from stock_pipeline.api.client import origin
-from stock_pipeline.api.dependencies import authenticated_inside, no_repeats_but, principal, require, service
+from stock_pipeline.api.client import of_own_page, origin
+from stock_pipeline.api.dependencies import (
+    authenticated_inside,
+    no_repeats_but,
+    principal,
+    require,
+    service,
+    still_valid,
+)
 from stock_pipeline.api.problems import ProblemError, problem_responses
 from stock_pipeline.api.schemas_admin import NoQuery
 from stock_pipeline.api.schemas_tasks import EventList, EventQuery, StreamQuery, TicketInfo
@@ -133,7 +139,7 @@ async def events_socket(websocket: WebSocket) -> None:
     session = SocketSession(websocket, live.hub, live.connections, authenticate, access.gate.still_valid)
     if websocket.scope["query_string"]:
         await session.refuse(Ended(BAD_MESSAGE, "no parameters are taken here; a token does not belong in an address"))
-    elif not _own_page(websocket):
+    elif (sent := websocket.headers.get("origin")) is not None and not of_own_page(websocket, sent):
         await session.refuse(Ended(FORBIDDEN, "pages of other sites may not connect"))
     else:
         await session.serve()
@@ -142,17 +148,3 @@ async def events_socket(websocket: WebSocket) -> None:
 def _live(connection: Request | WebSocket) -> Live:
     live: Live = connection.app.state.live
     return live
-
-
-def _own_page(websocket: WebSocket) -> bool:
-    """Whether a browser that connects shows a page of this service; programs send no ``Origin``."""
-    sent = websocket.headers.get("origin")
-    if sent is None:
-        return True
-    try:
-        page = urlsplit(sent)
-        public = service(websocket).settings.access.public_url
-        allowed = {websocket.headers.get("host", "").lower()} | ({urlsplit(public).netloc.lower()} if public else set())
-    except ValueError:
-        return False
-    return page.scheme in ("http", "https") and page.netloc.lower() in allowed
