@@ -51,7 +51,7 @@ def run(part: Part, folder: Path, running: Running, settings: Settings) -> None:
             env=environment(running, settings),
             stdout=output,
             stderr=output,
-            timeout=300,
+            timeout=600,
         )
     assert done.returncode == 0, f"{part.text}\n{log.read_text(errors='replace')[-3000:]}"
 

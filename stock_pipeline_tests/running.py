@@ -42,13 +42,13 @@ class Running:
         request = urllib.request.Request(
             f"{self.dagster}graphql", data=body, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             content = json.load(answer)
         assert "errors" not in content, content["errors"]
         data: dict[str, Any] = content["data"]
         return data
 
-    def stop(self, seconds: float = 60) -> int:
+    def stop(self, seconds: float = 120) -> int:
         """Do what Ctrl-C does; returns the exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(seconds)
@@ -56,7 +56,7 @@ class Running:
 
 @contextmanager
 def services_running(
-    config: Path, output: Path, seconds: float = 240, ports: dict[str, int] | None = None
+    config: Path, output: Path, seconds: float = 480, ports: dict[str, int] | None = None
 ) -> Iterator[Running]:
     """Start ``stock-pipeline dev`` on a configuration and wait until it has printed its addresses."""
     ports = ports or {name: free_port() for name in ("dagster", "mlflow", "api")}
@@ -87,14 +87,14 @@ def services_running(
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(60)
+                process.wait(120)
             except subprocess.TimeoutExpired:
                 process.kill()
-        for member in psutil.wait_procs(family, timeout=1)[1]:
+        for member in psutil.wait_procs(family, timeout=5)[1]:
             member.kill()
 
 
-def get(address: str, seconds: float = 30) -> int:
+def get(address: str, seconds: float = 120) -> int:
     """Status of a page."""
     with urllib.request.urlopen(address, timeout=seconds) as answer:
         return int(answer.status)

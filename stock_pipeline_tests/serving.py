@@ -28,7 +28,7 @@ def served(app: FastAPI) -> Iterator[str]:
     with listen("127.0.0.1", 0) as socket:
         thread = threading.Thread(target=lambda: server.run(sockets=[socket]), daemon=True)
         thread.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not server.started:
             assert thread.is_alive(), "the server ended by itself"
             assert time.monotonic() < deadline, "the server did not start"
@@ -37,7 +37,7 @@ def served(app: FastAPI) -> Iterator[str]:
             yield f"http://127.0.0.1:{socket.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(120)
             assert not thread.is_alive(), "the server did not stop"
 
 
@@ -66,7 +66,7 @@ class ServedProcess:
                 [sys.executable, "-m", "stock_pipeline_tests.serving", str(self.config), str(self.port)],
                 env=environment, cwd=REPOSITORY, stdout=log, stderr=log,
             )  # fmt: skip
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while True:
             assert self.process.poll() is None, (self.config.parent / "served.log").read_text()
             assert time.monotonic() < deadline, (self.config.parent / "served.log").read_text()
@@ -99,7 +99,12 @@ def log_in(address: str, app: FastAPI, role: str, name: str | None = None) -> st
     """An access token of an account, made where it is not there yet."""
     name = name or f"the-{role}"
     add_account(app, name, role)
-    answer = httpx.post(f"{address}/api/auth/login", json={"name": name, "password": PASSWORD}, timeout=60)
+    return log_in_to(address, name)
+
+
+def log_in_to(address: str, name: str) -> str:
+    """An access token of an account that is there, with the password of the tests."""
+    answer = httpx.post(f"{address}/api/auth/login", json={"name": name, "password": PASSWORD}, timeout=120)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["access_token"])
 

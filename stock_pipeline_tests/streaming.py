@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -17,6 +19,9 @@ from stock_pipeline.storage.tasks import EventLog, NewEvent
 
 START = datetime(2026, 5, 4, 18, 30, tzinfo=UTC)
 KINDS = ("task.state", "task.progress", "publication", "alert")
+SMALL_BUFFER = 65_536
+"""Bytes that the system keeps for a client that does not take them."""
+
 SEVERITIES = ("info", "warning", "error", "critical")
 
 
@@ -51,32 +56,54 @@ def socket_address(address: str) -> str:
     return f"{address.replace('http', 'ws', 1)}/ws/events"
 
 
-async def say(socket: ClientConnection, **message: Any) -> None:
+async def say(connection: ClientConnection, **message: Any) -> None:
     """Send a message."""
-    await socket.send(json.dumps(message))
+    await connection.send(json.dumps(message))
 
 
-async def hear(socket: ClientConnection, seconds: float = 30) -> dict[str, Any]:
+async def hear(connection: ClientConnection, seconds: float = 120) -> dict[str, Any]:
+    """Receive a message that is not a heartbeat; of those there may be some on a busy machine."""
+    while True:
+        message = await hear_any(connection, seconds)
+        if message["type"] != "heartbeat":
+            return message
+
+
+async def hear_any(connection: ClientConnection, seconds: float = 120) -> dict[str, Any]:
     """Receive a message."""
-    message: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), seconds))
+    message: dict[str, Any] = json.loads(await asyncio.wait_for(connection.recv(), seconds))
     return message
 
 
 async def entered(address: str, token: str, **subscription: Any) -> ClientConnection:
     """A connection that has logged in and, where asked, subscribed."""
-    socket = await connect(socket_address(address))
-    await say(socket, type="authenticate", token=token)
-    assert (await hear(socket))["type"] == "authenticated"
+    connection = await connect(socket_address(address), open_timeout=120)
+    await say(connection, type="authenticate", token=token)
+    assert (await hear(connection))["type"] == "authenticated"
     if subscription:
-        await say(socket, type="subscribe", **subscription)
-        assert (await hear(socket))["type"] == "subscribed"
-    return socket
+        await say(connection, type="subscribe", **subscription)
+        assert (await hear(connection))["type"] == "subscribed"
+    return connection
 
 
-async def ending(socket: ClientConnection, seconds: float = 30) -> tuple[int, str]:
+async def deaf(address: str, token: str) -> ClientConnection:
+    """A connection that has logged in, asked for everything, and takes next to nothing of it."""
+    small = socket.socket()
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)  # else the system takes megabytes in its place
+    small.setblocking(False)
+    parts = urlsplit(address)
+    await asyncio.get_running_loop().sock_connect(small, (parts.hostname, parts.port))
+    connection = await connect(socket_address(address), sock=small, compression=None, max_queue=1, open_timeout=120)
+    await say(connection, type="authenticate", token=token)
+    await hear(connection)
+    await say(connection, type="subscribe", since=0)
+    return connection
+
+
+async def ending(connection: ClientConnection, seconds: float = 120) -> tuple[int, str]:
     """Close code and reason, after whatever else comes."""
     try:
         while True:
-            await asyncio.wait_for(socket.recv(), seconds)
+            await asyncio.wait_for(connection.recv(), seconds)
     except ConnectionClosed as closed:
         return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")

@@ -118,7 +118,7 @@ def test_a_change_of_another_process_is_noticed(access: Access, tmp_path: Path) 
     token = bearer(access)
     access.gate.authenticate(token)
     code = (
-        "import sys, time; from pathlib import Path\n"
+        "import sys; from pathlib import Path\n"
         "from stock_pipeline.storage.database import open_database\n"
         "from stock_pipeline_tests.accounts import access_for\n"
         "access = access_for(open_database(sys.argv[1], migrate=False), Path(sys.argv[2]))\n"
@@ -136,7 +136,7 @@ def test_a_change_of_another_process_is_noticed(access: Access, tmp_path: Path) 
         other.stdin.write("\n")
         other.stdin.flush()
         assert other.stdout.readline() == "done\n"
-        assert within(5, lambda: refused(access, token))
+        assert within(60, lambda: refused(access, token))
         assert kind(access.gate.authenticate, token) == "account-disabled"
     assert module._EVERY <= 0.1  # a look takes milliseconds: together under a fifth of a second
 
@@ -150,7 +150,7 @@ def test_a_change_of_another_connection_is_seen_by_the_watching_thread(
     other = access_for(database, tmp_path, clock)
     monkeypatch.setattr(versions, "_committed", lambda _session: None)  # as if another process did it
     other.accounts.disable("ana", by="other")
-    assert within(5, lambda: refused(access, token))
+    assert within(60, lambda: refused(access, token))
 
 
 def test_without_the_thread_each_request_looks_itself(

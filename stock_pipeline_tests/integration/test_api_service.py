@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.publication import PUBLISHED, PublicationCache
 from stock_pipeline_tests.api_service import PASSWORD, app_for, service_for, signed_in
 from stock_pipeline_tests.published import SESSIONS, publish
+from stock_pipeline_tests.services import free_port
 
 TYPE = "application/problem+json"
 
@@ -197,22 +197,21 @@ def test_readers_never_see_two_publications_mixed(tmp_path: Path) -> None:
         readers = [threading.Thread(target=read, args=(limit,)) for limit in (200, 150, 100)]
         for reader in readers:
             reader.start()
-        for version in range(1, 13):
-            assert publish(lake, SESSIONS[0], 200, shift=float(version)) == version
-            time.sleep(0.04)
-        _until(lambda: 12 in seen)
-        stop.set()
-        for reader in readers:
-            reader.join()
+        try:
+            for version in range(1, 13):
+                assert publish(lake, SESSIONS[0], 200, shift=float(version)) == version
+                if version % 3 == 0:  # some are seen by somebody, some may be replaced before
+                    _until(lambda wanted=version: wanted in seen)
+        finally:
+            stop.set()
+            for reader in readers:
+                reader.join()
     assert not wrong
-    assert len(seen) > 2
 
 
 @pytest.mark.requirement("A1", "P5")
 def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     code = (
         "import sys; from pathlib import Path; from stock_pipeline.api.server import serve; "
         "from stock_pipeline_tests.api_service import PASSWORD, service_for; "
@@ -226,8 +225,8 @@ def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
         cwd=Path(__file__).parents[2],
     )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-            _until(lambda: _answers(client), 30)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            _until(lambda: _answers(client))
             tokens = client.post("/api/auth/login", json={"name": "ana", "password": PASSWORD}).json()
             client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
             first = client.get("/api/predictions")
@@ -244,7 +243,7 @@ def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
             assert client.get("/readyz", headers={"X-Request-ID": "find-me-again"}).status_code == 200
     finally:
         server.terminate()
-        server.wait(timeout=15)
+        server.wait(timeout=60)
     log = (tmp_path / "logs" / "api.jsonl").read_text()
     assert '"request_id":"find-me-again"' in log
 
@@ -261,7 +260,7 @@ def _answers(client: httpx.Client) -> bool:
         return False
 
 
-def _until(condition, seconds: float = 10.0) -> None:
+def _until(condition, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

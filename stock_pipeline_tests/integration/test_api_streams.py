@@ -28,11 +28,11 @@ from stock_pipeline.api.streams import connections, socket
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.tasks import EventLog
 from stock_pipeline.storage.tasks.wake import Waker
-from stock_pipeline_tests.api_service import add_account, service_for, settings_for
+from stock_pipeline_tests.api_service import PASSWORD, add_account, service_for, settings_for
 from stock_pipeline_tests.loops import run_apart
 from stock_pipeline_tests.services import redis
-from stock_pipeline_tests.serving import ServedProcess, log_in, served, served_process
-from stock_pipeline_tests.streaming import append, ending, entered, hear, planned, say, socket_address
+from stock_pipeline_tests.serving import ServedProcess, log_in, log_in_to, served, served_process
+from stock_pipeline_tests.streaming import append, deaf, ending, entered, hear, hear_any, planned, say, socket_address
 
 
 @pytest.fixture
@@ -71,17 +71,21 @@ class Client:
     async def follow(self, served: ServedProcess) -> None:
         chance = random.Random(self.seed)
         drops = [len(self.expected) * part // 100 for part in sorted(chance.sample(range(5, 95), 3))]
+        failures = 0
         while len(self.got) < len(self.expected):
+            before = len(self.got)
             try:
                 await self._connected(served, drops)
             except (OSError, ConnectionClosed, InvalidHandshake, TimeoutError):
-                await asyncio.sleep(chance.uniform(0.02, 0.2))  # as a client waits before it tries again
+                # as a client waits before it tries again, longer where all of them want in at once
+                failures = failures + 1 if len(self.got) == before else 0
+                await asyncio.sleep(chance.uniform(0.02, 0.2) * 2 ** min(failures, 6))
 
     async def _connected(self, served: ServedProcess, drops: list[int]) -> None:
         self.connections += 1
-        async with connect(socket_address(served.address), open_timeout=60, compression=None) as websocket:
+        async with connect(socket_address(served.address), open_timeout=120, compression=None) as websocket:
             await say(websocket, type="authenticate", token=self.token)
-            assert (await hear(websocket, 60))["type"] == "authenticated"
+            assert (await hear(websocket))["type"] == "authenticated"
             await say(websocket, type="subscribe", since=self.got[-1] if self.got else 0, **self.subscription)
             while len(self.got) < len(self.expected):
                 message = json.loads(await asyncio.wait_for(websocket.recv(), 120))
@@ -106,7 +110,7 @@ def test_two_hundred_clients_that_drop_see_every_event_once_and_in_order(tmp_pat
     engine, access = service.database, service.access
     tokens = {}
     for name in names:
-        access.accounts.create(name, password="a quiet sentence for tests 7", roles=("viewer",), by="system")
+        access.accounts.create(name, password=PASSWORD, roles=("viewer",), by="system")
     events = [planned(number, names) for number in range(1, total + 1)]
 
     def numbers(wanted: Callable[[Any], bool]) -> list[int]:
@@ -114,10 +118,7 @@ def test_two_hundred_clients_that_drop_see_every_event_once_and_in_order(tmp_pat
 
     with served_process(settings.config_file) as serving:
         for name in names:
-            answer = httpx.post(
-                f"{serving.address}/api/auth/login", json={"name": name, "password": "a quiet sentence for tests 7"}
-            )
-            tokens[name] = answer.json()["access_token"]
+            tokens[name] = log_in_to(serving.address, name)
         clients = []
         for number in range(200):
             name = names[number % len(names)]
@@ -157,7 +158,7 @@ def test_two_hundred_clients_that_drop_see_every_event_once_and_in_order(tmp_pat
 
         for thread in threads:
             thread.start()
-        run_apart(asyncio.wait_for(everybody(), 300))
+        run_apart(asyncio.wait_for(everybody(), 1500))
         for thread in threads:
             thread.join()
     assert all(client.got == client.expected for client in clients)
@@ -233,7 +234,7 @@ def refused(address: str, *messages: str | bytes, path: str = "", **options: Any
     """How a connection ends that says this."""
 
     async def talk() -> tuple[int, str]:
-        websocket = await connect(socket_address(address) + path, **options)
+        websocket = await connect(socket_address(address) + path, open_timeout=120, **options)
         try:
             for message in messages:
                 await websocket.send(message)
@@ -246,13 +247,14 @@ def refused(address: str, *messages: str | bytes, path: str = "", **options: Any
 
 @pytest.mark.requirement("R5.1", "R8.1", "V8")
 def test_only_who_may_follow_the_stream_gets_in(sqlite_app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "LOGIN_SECONDS", 0.3)
     app, access = sqlite_app, sqlite_app.state.service.access
     with served(app) as address:
         token = log_in(address, app, "viewer")
         good = json.dumps({"type": "authenticate", "token": token})
         nobody = log_in(address, app, None, "nobody")  # type: ignore[arg-type]
-        assert refused(address)[0] == 4401  # said nothing in time
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "LOGIN_SECONDS", 0.1)
+            assert refused(address)[0] == 4401  # said nothing in time
         assert refused(address, json.dumps({"type": "subscribe"}))[0] == 4401
         assert refused(address, json.dumps({"type": "authenticate"}))[0] == 4401
         assert refused(address, json.dumps({"type": "authenticate", "token": token[:-3] + "AAA"}))[0] == 4401
@@ -268,11 +270,11 @@ def test_only_who_may_follow_the_stream_gets_in(sqlite_app: FastAPI, monkeypatch
 
         async def welcome() -> None:
             headers = {"Authorization": f"Bearer {token}"}
-            ticket = httpx.post(f"{address}/api/events/ticket", headers=headers).json()["ticket"]
-            websocket = await connect(socket_address(address), origin=address)  # type: ignore[arg-type]
+            ticket = httpx.post(f"{address}/api/events/ticket", headers=headers, timeout=120).json()["ticket"]
+            websocket = await connect(socket_address(address), origin=address, open_timeout=120)  # type: ignore[arg-type]
             await say(websocket, type="authenticate", ticket=ticket)
             assert (await hear(websocket))["account"] == "the-viewer"
-            again = await connect(socket_address(address))
+            again = await connect(socket_address(address), open_timeout=120)
             await say(again, type="authenticate", ticket=ticket)
             assert (await ending(again))[0] == 4401  # a ticket works once
 
@@ -299,7 +301,8 @@ def test_rights_that_are_withdrawn_end_the_connection(sqlite_app: FastAPI) -> No
             assert await ending(bob) == (4403, "the permission events:read was withdrawn")
             # a session that ends
             ada = await entered(address, token, since=16)
-            httpx.post(f"{address}/api/auth/logout", headers={"Authorization": f"Bearer {token}"}).raise_for_status()
+            headers = {"Authorization": f"Bearer {token}"}
+            httpx.post(f"{address}/api/auth/logout", headers=headers, timeout=120).raise_for_status()
             code, reason = await ending(ada)
             assert (code, reason) == (4401, "the log-in is over: session-revoked")
 
@@ -323,7 +326,7 @@ def test_messages_that_are_no_messages_end_the_connection(sqlite_app: FastAPI) -
             assert code == 4400, (bad[:50], code, reason)
         assert refused(address, good, "x" * 100_000)[0] == 1009  # not even read
         assert refused(address, good, *['{"type": "ping"}'] * 100)[0] == 4400
-        assert httpx.get(f"{address}/healthz").status_code == 200
+        assert httpx.get(f"{address}/healthz", timeout=120).status_code == 200
 
 
 @pytest.mark.requirement("R5.1")
@@ -334,12 +337,12 @@ def test_an_account_has_only_so_many_connections(sqlite_app: FastAPI) -> None:
 
         async def talk() -> None:
             opened = [await entered(address, token) for _ in range(4)]
-            more = await connect(socket_address(address))
+            more = await connect(socket_address(address), open_timeout=120)
             await say(more, type="authenticate", token=token)
             code, reason = await ending(more)
             assert (code, reason) == (4429, "the-viewer has 4 connections already; end one of them")
             headers = {"Authorization": f"Bearer {token}"}
-            answer = httpx.get(f"{address}/api/events/stream", headers=headers)
+            answer = httpx.get(f"{address}/api/events/stream", headers=headers, timeout=120)
             assert answer.status_code == 429
             assert answer.json()["type"].endswith("too-many-streams")
             assert answer.headers["retry-after"] == "30"
@@ -367,10 +370,7 @@ def test_a_client_that_takes_nothing_is_cut_and_costs_no_memory(
         token = log_in(address, app, "viewer")
 
         async def talk() -> None:
-            slow = await connect(socket_address(address), compression=None, max_queue=1)
-            await say(slow, type="authenticate", token=token)
-            await hear(slow)
-            await say(slow, type="subscribe", since=0)
+            slow = await deaf(address, token)
             good = await entered(address, token, since=0)
             before = process.memory_info().rss
             received = 0
@@ -395,16 +395,15 @@ def test_a_client_that_takes_nothing_is_cut_and_costs_no_memory(
 @pytest.mark.requirement("R5.1")
 def test_heartbeats_are_sent_and_dead_peers_dropped(sqlite_app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "HEARTBEAT_SECONDS", 0.1)
-    monkeypatch.setattr(server, "PING_SECONDS", 0.5)
+    monkeypatch.setattr(server, "PING_SECONDS", 1.0)
     app = sqlite_app
     with served(app) as address:
         token = log_in(address, app, "viewer")
 
         async def talk() -> None:
             websocket = await entered(address, token)
-            assert await hear(websocket) == {"type": "heartbeat", "newest": 0}
+            assert await hear_any(websocket) == {"type": "heartbeat", "newest": 0}
             websocket.transport.pause_reading()  # it is as good as dead: it answers no ping
-            assert len(app.state.live.connections) == 1
             while len(app.state.live.connections):
                 await asyncio.sleep(0.02)
 
@@ -421,10 +420,7 @@ def test_a_client_that_keeps_taking_nothing_loses_its_connection(
         token = log_in(address, app, "viewer")
 
         async def talk() -> None:
-            slow = await connect(socket_address(address), compression=None, max_queue=1)
-            await say(slow, type="authenticate", token=token)
-            await hear(slow)
-            await say(slow, type="subscribe", since=0)
+            slow = await deaf(address, token)
             port = slow.transport.get_extra_info("sockname")[1]
             await asyncio.to_thread(append, engine_of(app), [planned(n, size=50_000) for n in range(1, 301)])
             while any(
@@ -449,15 +445,15 @@ def test_a_stop_of_the_service_does_not_wait_for_those_who_listen(sqlite_app: Fa
 
         loop = asyncio.new_event_loop()
         threading.Thread(target=loop.run_forever, daemon=True).start()
-        websocket = asyncio.run_coroutine_threadsafe(talk(), loop).result(60)
-        stream = httpx.Client(timeout=30)
+        websocket = asyncio.run_coroutine_threadsafe(talk(), loop).result(180)
+        stream = httpx.Client(timeout=120)
         answer = stream.send(
             stream.build_request("GET", f"{address}/api/events/stream", headers={"Authorization": f"Bearer {token}"}),
             stream=True,
         )
         assert answer.status_code == 200
     # `served` has waited for the end of the server
-    assert asyncio.run_coroutine_threadsafe(ending(websocket), loop).result(60)[0] in (1012, 1006, 1001)
+    assert asyncio.run_coroutine_threadsafe(ending(websocket), loop).result(180)[0] in (1012, 1006, 1001)
     answer.close()
     stream.close()
     loop.call_soon_threadsafe(loop.stop)

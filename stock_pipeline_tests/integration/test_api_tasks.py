@@ -637,7 +637,7 @@ def test_answers_of_a_broken_web_server_are_told_as_problems(
     status: int, body: bytes, expected: tuple[int, str]
 ) -> None:
     with answering(lambda: (status, body)) as address, pytest.raises(ProblemError) as raised:
-        DagsterClient(address, timeout=5).launch("nightly", {}, {})
+        DagsterClient(address, timeout=60).launch("nightly", {}, {})
     assert (raised.value.status, raised.value.kind) == expected
     assert "secret" not in raised.value.detail
 

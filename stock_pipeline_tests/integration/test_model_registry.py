@@ -322,7 +322,7 @@ def test_two_processes_may_open_a_new_registry_at_once(tmp_path):
         )
         for _ in range(2)
     ]
-    outputs = [p.communicate(timeout=120) for p in started]
+    outputs = [p.communicate(timeout=300) for p in started]
     assert [p.returncode for p in started] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
 

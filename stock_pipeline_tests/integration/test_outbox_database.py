@@ -93,7 +93,7 @@ def test_several_processes_may_migrate_at_once(address: str) -> None:
     workers = [context.Process(target=_open, args=(address, results)) for _ in range(3)]
     for worker in workers:
         worker.start()
-    assert [results.get(timeout=60) for _ in workers] == ["ok"] * 3
+    assert [results.get(timeout=300) for _ in workers] == ["ok"] * 3
     for worker in workers:
         worker.join()
 

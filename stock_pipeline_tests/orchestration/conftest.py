@@ -1,7 +1,8 @@
-"""A small real market, run through the whole pipeline once a session; tests that change something get a copy."""
+"""A small real market, run through the whole pipeline once; tests that change something get a copy."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from stock_pipeline.config import Settings, load_settings
+from stock_pipeline.storage.locks import file_lock
 from stock_pipeline_tests.conftest import SAMPLE
 
 SMALL: dict[str, Any] = {
@@ -47,10 +49,27 @@ def make_market(folder: Path, *, until: str = "2021-06-30", changes: dict[str, A
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The small market after a complete first run; not to be changed."""
+    """The small market after a complete first run; not to be changed.
+
+    The first worker of pytest-xdist that needs it runs it, and leaves a copy that nobody opens to the others.
+    """
+    folder = tmp_path_factory.mktemp("finished")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _run(folder)
+    left = tmp_path_factory.getbasetemp().parent / "finished"
+    with file_lock(left.with_suffix(".lock"), timeout=3600):
+        if left.exists():
+            shutil.copytree(left, folder, symlinks=True, dirs_exist_ok=True)
+            return load_settings(folder / "market.yaml", environment={})
+        settings = _run(folder)
+        shutil.copytree(folder, left.with_suffix(".new"), symlinks=True)
+        left.with_suffix(".new").rename(left)
+        return settings
+
+
+def _run(folder: Path) -> Settings:
     from stock_pipeline.orchestration.runner import Runner
 
-    folder = tmp_path_factory.mktemp("finished")
     settings = load_settings(make_market(folder), environment={})
     Runner(settings).catch_up()
     return settings

@@ -164,7 +164,7 @@ def test_a_run_whose_process_was_killed_is_found_and_told(tmp_path: Path) -> Non
         daemon = Daemon(platform, instance)
         assert "0 runs had died" in daemon.tick(), "a run that is alive is left alone"
         process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.wait(120)
         (started,) = instance.get_runs()
         assert started.status == dg.DagsterRunStatus.STARTED, "nobody has noticed"
         assert "1 runs had died" in daemon.tick()

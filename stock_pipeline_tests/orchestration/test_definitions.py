@@ -160,7 +160,7 @@ def test_loading_takes_no_heavy_module_and_no_network(config: Path, tmp_path: Pa
         "STOCK_PIPELINE_HOME": str(tmp_path / "home"),
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", LOADING], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", LOADING], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     loaded = set(json.loads(done.stdout.splitlines()[-1]))

@@ -138,7 +138,7 @@ def test_a_killed_run_is_continued_to_the_same_publication(finished: Settings, t
             time.sleep(0.15)
             process.send_signal(signal.SIGKILL)
             break
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.wait(120) == -signal.SIGKILL
     settings = load_settings(config, environment={})
     Runner(settings).catch_up()
     # the configuration names this very folder of prices, and the checksum this very copy of the model (MLflow gives

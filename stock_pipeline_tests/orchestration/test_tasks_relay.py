@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,10 +77,10 @@ def test_a_killed_process_is_noticed_and_the_task_goes_on_where_it_was(
     try:
         assert child.stdout is not None
         run_id = child.stdout.readline().strip()
-        deadline = datetime.now(UTC) + timedelta(seconds=120)
+        deadline = time.monotonic() + 300
         while (task := store.get(run_id)) is None or task.current_step != "two":
             relay.poll()
-            assert datetime.now(UTC) < deadline
+            assert time.monotonic() < deadline
         os.kill(child.pid, signal.SIGKILL)
     finally:
         child.kill()

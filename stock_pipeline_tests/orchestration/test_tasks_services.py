@@ -22,7 +22,7 @@ from stock_pipeline_tests.running import services_running
 from stock_pipeline_tests.task_runs import states_of
 
 
-def wait_for(store: TaskStore, task_id: str, states: tuple[str, ...], attempts: int = 1, seconds: float = 180) -> Task:
+def wait_for(store: TaskStore, task_id: str, states: tuple[str, ...], attempts: int = 1, seconds: float = 400) -> Task:
     deadline = time.monotonic() + seconds
     while True:
         task = store.get(task_id)

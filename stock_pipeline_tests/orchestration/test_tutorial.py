@@ -78,4 +78,4 @@ def _kill(running: Running) -> None:
     family = running.family()
     for process in family:
         process.kill()
-    psutil.wait_procs(family, timeout=20)
+    psutil.wait_procs(family, timeout=120)

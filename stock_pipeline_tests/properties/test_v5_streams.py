@@ -59,7 +59,7 @@ class Scenario:
     async def take(self, *, keep: bool = True) -> None:
         """Take what comes next, or lose it on the way."""
         if len(self.got) < len(self.expected):
-            batch = await asyncio.wait_for(self.follower.next(), 30)
+            batch = await asyncio.wait_for(self.follower.next(), 300)
             assert batch.gap is None
             if keep:
                 self.got += [item.sequence for item in batch.items]

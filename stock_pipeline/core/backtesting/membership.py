@@ -41,7 +41,8 @@ def member_targets(targets: pl.DataFrame, data: MarketData) -> pl.DataFrame:
     standing = (
         starts.unique()
         .sort("session")
-        .join_asof(targets.sort("session"), on="session", by="symbol", strategy="backward")
+        # both sides are sorted by session, and so within each symbol, which Polars does not check
+        .join_asof(targets.sort("session"), on="session", by="symbol", strategy="backward", check_sortedness=False)
         .drop_nulls("weight")
     )
     ends = (

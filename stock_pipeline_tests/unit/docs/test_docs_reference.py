@@ -83,7 +83,7 @@ def run(code: str, folder: Path, **variables: str) -> str:
         (folder / "data" / "sample").symlink_to(ROOT / "data" / "sample")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))} | variables
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=180
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
