@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from stock_pipeline.config import Settings
@@ -22,7 +22,9 @@ from stock_pipeline.observability.logging import configure_logging, get_logger
 from stock_pipeline.orchestration import liveness
 from stock_pipeline.orchestration import relay_records as records
 from stock_pipeline.orchestration.bootstrap import open_instance
+from stock_pipeline.orchestration.changed_runs import PAGE, changed_at, changed_since
 from stock_pipeline.orchestration.relay_alerts import copy_alerts
+from stock_pipeline.orchestration.relay_failures import FailedRuns
 from stock_pipeline.orchestration.relay_lock import alone
 from stock_pipeline.orchestration.relay_runs import RunCopier
 from stock_pipeline.storage.database import open_database, reading
@@ -33,15 +35,12 @@ from stock_pipeline.storage.tasks.store import state_event
 from stock_pipeline.storage.tasks.wake import Waker
 
 RUNS_CURSOR = "relay:runs"
-PAGE = 200
-OVERLAP = timedelta(minutes=2)
-"""Runs are looked at again for so long: the clocks of several writers need not agree to the second."""
 
 ALERT_SECONDS, LOST_SECONDS, SWEEP_SECONDS, COPIED_SECONDS = 1.0, 15.0, 60.0, 2.0
 WISH_GRACE = timedelta(seconds=3)
 """Whoever asked for a pause or an end stops a waiting run; when that has not happened after so long, the relay does."""
 
-LONGEST_PAUSE = 15.0
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 
 _log = get_logger(__name__)
 
@@ -77,6 +76,7 @@ class Relay:
         self._copier = RunCopier(instance, engine)
         self._events, self._store = EventLog(engine), TaskStore(engine)
         self._waker, self._newest = waker, 0
+        self._failed = FailedRuns(engine, clock)
         self._open: set[str] | None = None
         self._seen: dict[str, str] = {}
         self._due: dict[str, float] = {}
@@ -98,33 +98,34 @@ class Relay:
                 pause = poll_seconds
             except Exception:
                 _log.exception("the relay could not copy and will try again", pause_seconds=pause)
-                pause = min(max(pause, 0.5) * 2, LONGEST_PAUSE)
+                pause = _longer(pause)
             stop.wait(pause)
 
     def poll(self) -> None:
         """Copy everything that is there now."""
         began = datetime.now(UTC)
         if self._open is None:
-            self._open = set(self._not_copied())
+            self._open = self._failed.load() | set(self._not_copied())
         if self._is_due("lost", LOST_SECONDS):
             for run_id in liveness.fail_lost_runs(self._instance):
                 _log.warning("the process of a run was gone", run=run_id)
         since = self._since()
-        changed = self._changed(since)
+        changed, whole = changed_since(self._instance, since)
         found = {record.dagster_run.run_id: record for record in changed}
         sweep = self._is_due("sweep", SWEEP_SECONDS)
-        wanted = [run for run in self._open if run not in found and (sweep or self._seen.get(run) in _WATCHED)]
+        wanted = [run for run in self._open if run not in found and (sweep or self._is_watched(run))]
         found |= {record.dagster_run.run_id: record for record in self._by_id(wanted)}
-        failed = [record for record in _in_order(found.values()) if not self._look_at(record)]
-        if changed and not failed and records.utc(changed[-1].update_timestamp) > since:
-            self._remember(records.utc(changed[-1].update_timestamp))
+        for record in _in_order(found.values()):
+            self._look_at(record)
+        if changed and changed_at(changed[-1]) > since:
+            self._remember(changed_at(changed[-1]))
         if sweep:
             self._close_deleted([run for run in wanted if run not in found])
             self._seen = {run: status for run, status in self._seen.items() if run in self._open or run in found}
         self._carry_out_wishes()
         if self._is_due("alerts", ALERT_SECONDS):
             copy_alerts(self._engine, self._events)
-        if self._is_due("copied until", COPIED_SECONDS):
+        if whole and not self._failed and self._is_due("copied until", COPIED_SECONDS):
             self._store.copied_until(began)
         if self._waker is not None:
             before, self._newest = self._newest, self._events.newest()
@@ -132,33 +133,27 @@ class Relay:
                 self._waker.wake()
 
     # ---------------------------------------------------------------- runs
-    def _look_at(self, record: dg.RunRecord) -> bool:
-        """Copy what is new of a run; ``False`` where that failed, which holds up no other run."""
+    def _is_watched(self, run_id: str) -> bool:
+        """Whether an unfinished run is looked at in every poll; the others are when they change."""
+        return self._seen.get(run_id) in _WATCHED and not self._failed.waits(run_id)
+
+    def _look_at(self, record: dg.RunRecord) -> None:
+        """Copy what is new of a run. Where that fails, it holds up no other run: it is tried again later."""
         run, status = record.dagster_run, record.dagster_run.status.value
         assert self._open is not None
-        if self._seen.get(run.run_id) == status and run.run_id not in self._open:
-            return True
+        if self._failed.waits(run.run_id) or (self._seen.get(run.run_id) == status and run.run_id not in self._open):
+            return
         self._open.add(run.run_id)
         try:
             copied = self._copier.copy(record)
-        except OperationalError:  # the database is away: so it is for all
-            raise
         except Exception:
-            _log.exception("a run could not be copied and will be tried again", run=run.run_id)
-            return False
+            pause = self._failed.add(run.run_id)  # raises where the database is away: so it is for all
+            _log.exception("a run could not be copied and will be tried again", run=run.run_id, pause_seconds=pause)
+            return
+        self._failed.discard(run.run_id)
         if copied:
             self._open.discard(run.run_id)
         self._seen[run.run_id] = status
-        return True
-
-    def _changed(self, since: datetime) -> Sequence[dg.RunRecord]:
-        """Runs that changed after `since` or shortly before it, oldest change first; always some beyond `since`."""
-        limit, chosen = PAGE, dg.RunsFilter(updated_after=since - OVERLAP)
-        while True:
-            page = self._instance.get_run_records(chosen, limit=limit, order_by="update_timestamp", ascending=True)
-            if len(page) < limit or records.utc(page[-1].update_timestamp) > since:
-                return page
-            limit *= 2  # the whole page lies in the overlap: without a larger one the cursor would stand still
 
     def _by_id(self, run_ids: Sequence[str]) -> Sequence[dg.RunRecord]:
         found: list[dg.RunRecord] = []
@@ -199,6 +194,7 @@ class Relay:
                     task.expected_end = task.current_step = task.part = None
                     data = {"from": before, "reason": "its run was deleted in Dagster"}
                     self._events.append(session, state_event(task, f"{run_id}:deleted", task.ended_at, data))
+            self._failed.discard(run_id)
             self._open.discard(run_id)
 
     def _carry_out_wishes(self) -> None:
@@ -209,9 +205,12 @@ class Relay:
         with Session(reading(self._engine)) as session:
             run_ids = list(session.scalars(asked))
         for record in self._by_id(run_ids):
-            if record.dagster_run.status == dg.DagsterRunStatus.QUEUED:
+            run = record.dagster_run
+            if run.status == dg.DagsterRunStatus.QUEUED:
                 with suppress(dg.DagsterInvariantViolationError):  # it has just been started
-                    self._instance.run_coordinator.cancel_run(record.dagster_run.run_id)
+                    self._instance.run_coordinator.cancel_run(run.run_id)
+            elif run.status == dg.DagsterRunStatus.STARTING and liveness.waits_for_worker(self._instance):
+                self._instance.run_launcher.terminate(run.run_id)  # Dagster's web server does so only once it has begun
 
     def _is_due(self, work: str, seconds: float) -> bool:
         now = self._clock()
@@ -236,13 +235,28 @@ def serve(settings: Settings, stop: threading.Event, report: Callable[[str], Non
     """
     configure_logging(settings.home, component="relay")
     instance, engine = open_instance(settings), open_database(settings.storage.metadata_url)
+    pause = SHORTEST_PAUSE
     while not stop.is_set():
-        with alone(engine, settings.home, stop, lambda: report("another relay is at work; waiting")) as held:
-            if held():
-                report("copying runs into tasks and events")
-                waker = Waker(settings.access.redis)
-                relay = Relay(instance, engine, keep_days=settings.tasks.keep_events_days, waker=waker)
-                relay.run(stop, settings.tasks.poll_seconds, held)
+        try:
+            with alone(engine, settings.home, stop, lambda: report("another relay is at work; waiting")) as held:
+                pause = SHORTEST_PAUSE
+                if held():
+                    report("copying runs into tasks and events")
+                    waker = Waker(settings.access.redis)
+                    relay = Relay(instance, engine, keep_days=settings.tasks.keep_events_days, waker=waker)
+                    relay.run(stop, settings.tasks.poll_seconds, held)
+        except SQLAlchemyError as error:
+            _log.warning(
+                "the database does not say whether this is the only relay; it is asked again",
+                error=str(error.__cause__ or error),
+                pause_seconds=pause,
+            )
+            stop.wait(pause)
+            pause = _longer(pause)
+
+
+def _longer(pause: float) -> float:
+    return min(max(pause, SHORTEST_PAUSE) * 2, LONGEST_PAUSE)
 
 
 _WATCHED = records.ACTIVE | {None}

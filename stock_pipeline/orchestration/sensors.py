@@ -13,12 +13,9 @@ import dagster as dg
 
 from stock_pipeline.observability.alerts import build_sinks
 from stock_pipeline.orchestration import alerting, watching
+from stock_pipeline.orchestration.changed_runs import changed_at, changed_since
 from stock_pipeline.orchestration.liveness import fail_lost_runs
 from stock_pipeline.orchestration.resources import Platform
-
-BATCH = 200
-OVERLAP = timedelta(minutes=2)
-"""Runs are looked at again for so long: the clocks of several writers need not agree to the second."""
 
 
 def build(platform: Platform) -> list[dg.SensorDefinition]:
@@ -37,10 +34,10 @@ def build(platform: Platform) -> list[dg.SensorDefinition]:
     def collect_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         lost = fail_lost_runs(context.instance)
         since = datetime.fromisoformat(context.cursor) if context.cursor else datetime.now(UTC) - timedelta(days=1)
-        records = ended_since(context.instance, since)
+        records, _ = changed_since(context.instance, since, alerting.ENDED)
         new = collect_all(platform, records, context.instance)
         if records:
-            context.update_cursor(max(since, _ended_at(records[-1])).isoformat())
+            context.update_cursor(max(since, changed_at(records[-1])).isoformat())
         return dg.SkipReason(f"{len(records)} runs looked at, {new} new alerts, {len(lost)} runs had died")
 
     @dg.sensor(
@@ -67,18 +64,17 @@ def build(platform: Platform) -> list[dg.SensorDefinition]:
         report = platform.alert_outbox.deliver_due(sinks, datetime.now(UTC))
         return dg.SkipReason(f"sent {report.sent or 'nothing'}; failed {report.failed or 'nothing'}")
 
-    return [collect_alerts, watch_market, deliver_alerts]
+    @dg.sensor(
+        name="watch_workers",
+        minimum_interval_seconds=60,
+        default_status=running,
+        description="Alerts when work waits for a worker and none answers.",
+    )
+    def watch_workers(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        return dg.SkipReason(f"workers: {watching.workers(platform, context.instance, datetime.now(UTC))}")
 
-
-def ended_since(instance: dg.DagsterInstance, since: datetime) -> Sequence[dg.RunRecord]:
-    """Runs that ended after `since` or shortly before it, oldest first; at most a batch, but always beyond `since`."""
-    ended = dg.RunsFilter(statuses=list(alerting.ENDED), updated_after=since - OVERLAP)
-    limit = BATCH
-    while True:
-        records = instance.get_run_records(ended, limit=limit, order_by="update_timestamp", ascending=True)
-        if len(records) < limit or _ended_at(records[-1]) > since:
-            return records
-        limit *= 2  # the whole batch lies in the overlap: without a larger one the cursor would stand still
+    always = [collect_alerts, watch_market, deliver_alerts]
+    return always if platform.settings.tasks.workers is None else [*always, watch_workers]
 
 
 def collect(platform: Platform, record: dg.RunRecord, instance: dg.DagsterInstance) -> int:
@@ -100,7 +96,7 @@ def collect_all(platform: Platform, records: Sequence[dg.RunRecord], instance: d
             del raised[fingerprint]
 
     for record in records:
-        run, at = record.dagster_run, _ended_at(record)
+        run, at = record.dagster_run, changed_at(record)
         if run.status == dg.DagsterRunStatus.FAILURE:
             alert = alerting.run_failure(run, instance, at)
             if outbox.enqueue(alert):
@@ -114,7 +110,3 @@ def collect_all(platform: Platform, records: Sequence[dg.RunRecord], instance: d
             elif outbox.enqueue(alert):
                 new, raised[fingerprint] = new + 1, alert.created_at
     return new
-
-
-def _ended_at(record: dg.RunRecord) -> datetime:
-    return record.update_timestamp.replace(tzinfo=record.update_timestamp.tzinfo or UTC)

@@ -103,6 +103,7 @@ class TaskStore:
         task_of = select(TaskRunRow.task_id).where(TaskRunRow.run_id == run_id).scalar_subquery()
         statement = select(TaskRow.asked).where(
             or_(TaskRow.id == run_id, TaskRow.id == task_of), TaskRow.state.in_(("pausing", "canceling"))
+            take_turn(session, SEQUENCE)
         )
         with Session(reading(self._engine)) as session:
             return session.scalar(statement)
