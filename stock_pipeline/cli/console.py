@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -44,7 +45,14 @@ def table(
     if count < len(columns):
         left_out = ", ".join(heading for heading, _ in columns[count:])
         caption = "; ".join(filter(None, [caption, f"no room here for: {left_out}"]))
-    shown = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
+    shown = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=caption,
+        caption_justify="left",
+        show_header=any(heading for heading, _ in columns),
+    )
     for heading, side in columns[:count]:
         shown.add_column(
             heading, justify="right" if side == "right" else "left", no_wrap=side == "right", overflow="fold"
@@ -76,6 +84,19 @@ def _fitting(columns: list[tuple[str, str]], rows: Sequence[Sequence[str | Text]
 
 def _longest_word(heading: str) -> int:
     return max(map(len, heading.split()), default=0)
+
+
+def print_json(value: Any) -> None:
+    """Print plain values for programs, to standard output; instants are in UTC."""
+    import orjson
+
+    options = orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+    typer.echo(orjson.dumps(value, default=str, option=options).decode(), nl=False)
+
+
+def number_of(count: int, one: str, several: str | None = None) -> str:
+    """A count with its word: ``1 row``, ``2 rows``, ``1 entry``, ``2 entries`` (`several`)."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def span(frame: pl.DataFrame) -> str:

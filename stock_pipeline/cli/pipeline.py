@@ -9,6 +9,7 @@ import typer
 
 from stock_pipeline.cli.app import Context, app
 from stock_pipeline.cli.console import Progress, err, out
+from stock_pipeline.cli.values import named_values
 
 
 def _date(moment: datetime | None) -> date | None:
@@ -92,7 +93,7 @@ def backtest(
 
     given: Context = context.obj
     result, report = backtest_strategy(
-        given.settings(), strategy, parameter or [], _date(start), _date(end), Progress(given.quiet)
+        given.settings(), strategy, named_values(parameter or []), _date(start), _date(end), Progress(given.quiet)
     )
     print_backtest(result, report)
 

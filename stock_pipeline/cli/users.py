@@ -240,14 +240,19 @@ def rotate_keys(
 
 
 def open_access(context: typer.Context) -> tuple[Access, Principal]:
-    """Access of the configured market, and whoever sits at this machine, who may do everything."""
-    from stock_pipeline.access.permissions import PERMISSIONS
-    from stock_pipeline.access.principal import Principal
+    """Access of the configured market, and whoever sits at this machine."""
     from stock_pipeline.api.service import Service
 
     given: Context = context.obj
-    by = Principal(getpass.getuser()[:64], "command_line", permissions=frozenset(PERMISSIONS))
-    return Service(given.settings()).access, by
+    return Service(given.settings()).access, machine_user()
+
+
+def machine_user() -> Principal:
+    """Whoever sits at this machine, who may do everything."""
+    from stock_pipeline.access.permissions import PERMISSIONS
+    from stock_pipeline.access.principal import Principal
+
+    return Principal(getpass.getuser()[:64], "command_line", permissions=frozenset(PERMISSIONS))
 
 
 def _password(stdin: bool) -> str | None:

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
 
 from stock_pipeline.config import Settings
 from stock_pipeline.config.launches import LaunchSpec, launch_spec
-from stock_pipeline.config.layers import parse_yaml
 from stock_pipeline.config.tasks import BacktestRequest
 from stock_pipeline.core.backtesting.result import BacktestResult
-from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline.orchestration import task_jobs, task_requests, work_files
 from stock_pipeline.orchestration.bootstrap import open_instance
 from stock_pipeline.orchestration.exclusive import BACKTESTS, sole_writer
@@ -55,35 +52,18 @@ def predict_symbols(
         work_files.remove(settings.home, outcome.run_id)
 
 
-def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
-    """Read ``NAME=VALUE`` pairs; values are YAML, so numbers, booleans and lists keep their types."""
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        name, separator, text = pair.partition("=")
-        if not separator or not name:
-            raise ConfigurationError("a parameter must be NAME=VALUE", value=pair, allowed="such as -p fast=20")
-        try:
-            values[name.strip()] = parse_yaml(text)
-        except yaml.YAMLError as error:
-            raise ConfigurationError(
-                f"the value of the parameter {name.strip()} cannot be read", value=text, allowed="a YAML value"
-            ) from error
-    return values
-
-
 def backtest_strategy(
     settings: Settings,
     strategy: str,
-    parameters: Sequence[str] | Mapping[str, Any],
+    parameters: Mapping[str, Any],
     start: date | None,
     end: date | None,
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[BacktestResult, Path]:
     """Back-test a strategy and write its report beside those of the configured ones."""
     platform, instance = Platform(settings), open_instance(settings)
-    given = dict(parameters) if isinstance(parameters, Mapping) else parse_parameters(parameters)
-    task_requests.check_backtest(platform, strategy, given, start, end)
-    plain = json.loads(json.dumps(given, default=str))  # a date of YAML is a text in JSON
+    task_requests.check_backtest(platform, strategy, dict(parameters), start, end)
+    plain = json.loads(json.dumps(dict(parameters), default=str))  # a date of YAML is a text in JSON
     request = BacktestRequest(strategy=strategy, parameters=plain, start=start, end=end)
     launch = launch_spec(settings, "backtest", request)
     with sole_writer(settings.home, [BACKTESTS], report):
