@@ -153,17 +153,16 @@ class AlertSettings(Parameters):
     suppress_minutes: int = Field(360, ge=0, le=10080)
 
 
-class ServiceSettings(Parameters):
 _PATH = r"^(/[a-z0-9_-]+)?$"
 
 
+class ServiceSettings(Parameters):
     """Addresses of the services that `make dev` starts."""
 
     host: str = "127.0.0.1"
     api_port: int = Field(8000, ge=1, le=65535)
     dagster_port: int = Field(3000, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)
-
     dagster_path: str = Field(
         "", pattern=_PATH, description="path of Dagster's web UI behind a proxy, such as /dagster; empty: its root"
     )
@@ -174,6 +173,7 @@ _PATH = r"^(/[a-z0-9_-]+)?$"
         if self.dagster_path and self.dagster_path == self.mlflow_path:
             raise ValueError(f"dagster_path and mlflow_path must differ; both are {self.dagster_path}")
         return self
+
 
 class Settings(Parameters):
     """The whole configuration of one market."""
