@@ -25,6 +25,12 @@ _BAD_TOKEN = frozenset({"token-invalid", "token-expired", "session-revoked", "ac
 _LIMIT_HEADERS = {"limit": "RateLimit-Limit", "remaining": "RateLimit-Remaining", "reset": "RateLimit-Reset"}
 _SECRET = re.compile(r"pass|secret|token|code|ticket|key|link|cookie", re.IGNORECASE)
 
+_UNCHANGED = "nothing was changed, try again soon"
+_UNCERTAIN = (
+    "what was asked may have been done all the same: look before you ask again, "
+    "or ask again with the same Idempotency-Key where one was sent"
+)
+
 _log = get_logger(__name__)
 
 
@@ -183,7 +189,8 @@ def install(app: FastAPI) -> None:
 
     async def database(request: Request, error: Exception) -> Response:
         _log.warning("the metadata database gave no answer", error=type(error).__name__, path=request.url.path)
-        detail = "the metadata database is busy or cannot be reached; nothing was changed, try again soon"
+        asks = request.method in ("GET", "HEAD", "OPTIONS")
+        detail = f"the metadata database is busy or cannot be reached; {_UNCHANGED if asks else _UNCERTAIN}"
         return respond(request, 503, "database-unavailable", detail, headers={"Retry-After": "5"})
 
     async def pipeline(request: Request, error: Exception) -> Response:

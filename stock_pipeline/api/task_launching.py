@@ -29,6 +29,9 @@ from stock_pipeline.storage.tasks import KeyReusedError, Launched, Reservation, 
 LEASE = timedelta(seconds=60)
 """How long a reservation without a task belongs to the request that made it: longer than a launch may take."""
 
+COUNTS = 3
+"""How often a queue that seems full is counted where launches end meanwhile."""
+
 SHORTEST_WAIT, LONGEST_WAIT = 5, 600
 """Bounds of the seconds after which a full queue may be asked again."""
 
@@ -79,6 +82,8 @@ class TaskLauncher:
         self._lock = threading.Lock()
         self._under_way: Counter[str] = Counter()
         """Launches of each account that are not in the tables yet."""
+        self._over = 0
+        """Launches that were under way and are over."""
 
     def submit(
         self, owner: str, kind: str, request: Parameters, priority: Priority, idempotency_key: str | None
@@ -125,26 +130,41 @@ class TaskLauncher:
     @contextmanager
     def _place(self, owner: str, reservation: Reservation) -> Iterator[None]:
         """A place in the queue for the length of a launch; the reservation is given up where nothing was launched."""
-        limits = self._settings.tasks
         try:
-            with self._lock:
-                everybody, own = self._store.queued(), self._store.queued(owner)
-                if everybody + self._under_way.total() >= limits.max_queued:
-                    raise self._full(f"{everybody} tasks are waiting; the queue takes {limits.max_queued}")
-                if own + self._under_way[owner] >= limits.max_queued_per_account:
-                    raise self._full(f"{own} of your tasks are waiting; you may have {limits.max_queued_per_account}")
-                self._under_way[owner] += 1
+            full = self._take_place(owner)
+            if full is not None:
+                raise self._full(full)
             try:
                 yield
             finally:
                 with self._lock:
                     self._under_way[owner] -= 1
                     self._under_way += Counter()  # forgets accounts at zero
+                    self._over += 1
         except UncertainError:
             raise  # the run may exist: the next request with this key looks for it
         except ProblemError:
             self._store.release(reservation)
             raise
+
+    def _take_place(self, owner: str) -> str | None:
+        """Take a place, or say why there is none. The tables are asked outside the lock: it may take them long."""
+        limits = self._settings.tasks
+        for _ in range(COUNTS):
+            over = self._over
+            everybody, own = self._store.queued(), self._store.queued(owner)
+            with self._lock:
+                missed = self._over - over  # they have ended meanwhile: nobody knows whether they were counted
+                if everybody + self._under_way.total() + missed >= limits.max_queued:
+                    full = f"{everybody} tasks are waiting; the queue takes {limits.max_queued}"
+                elif own + self._under_way[owner] + missed >= limits.max_queued_per_account:
+                    full = f"{own} of your tasks are waiting; you may have {limits.max_queued_per_account}"
+                else:
+                    self._under_way[owner] += 1
+                    return None
+                if not missed:
+                    break
+        return full
 
     def _full(self, what: str) -> ProblemError:
         now = self._clock()

@@ -41,8 +41,7 @@ from stock_pipeline.storage.tasks.states import ENDED, STATES
 router = APIRouter(include_in_schema=False)
 
 ROWS = 30
-EVENTS = 1_000
-SHOWN_EVENTS = 200
+EVENTS = 200
 KINDS = get_args(Kind)
 LABELS = {
     "cancel": "Cancel",
@@ -179,7 +178,7 @@ def _task(request: Request, task_id: str, notices: list[Notice] | None = None, s
     parts, who = service(request), principal(request)
     newest = parts.events.newest()
     task = parts.tasks.get(task_id)
-    events = parts.events.after(0, limit=EVENTS, filters=EventFilter(task_id=task_id))
+    events = parts.events.latest(limit=EVENTS, filters=EventFilter(task_id=task_id))
     return page(
         request,
         "tasks/task.html",
@@ -190,7 +189,7 @@ def _task(request: Request, task_id: str, notices: list[Notice] | None = None, s
         status=status,
         task=shown(task, who),
         runs=list(parts.tasks.store.runs(task_id)),
-        events=[{"event": one, "words": words(one.kind, one.state, one.data)} for one in events[-SHOWN_EVENTS:][::-1]],
+        events=[{"event": one, "words": words(one.kind, one.state, one.data)} for one in reversed(events)],
         newest=newest,
         result_page=_result_page(task),
         predictions=_predictions(request, task),

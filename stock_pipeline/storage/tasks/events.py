@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, select, update
+from sqlalchemy import Engine, Select, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,9 @@ from stock_pipeline.storage.database import reading
 from stock_pipeline.storage.database.tables.tasks import CounterRow, EventRow
 
 SEQUENCE = "event"
+PURGED_AT_ONCE = 2_000
+"""Events that one transaction forgets; it holds up who writes for some ten milliseconds."""
+
 KINDS = ("task.state", "task.progress", "publication", "alert", "alert.resolved")
 
 
@@ -121,21 +124,16 @@ class EventLog:
 
     def after(self, sequence: int, *, limit: int, filters: EventFilter | None = None) -> list[Event]:
         """Events with a higher number, in order."""
-        chosen = filters or EventFilter()
-        statement = select(EventRow).where(EventRow.sequence > sequence)
-        if chosen.task_id is not None:
-            statement = statement.where(EventRow.task_id == chosen.task_id)
-        if chosen.kinds:
-            statement = statement.where(EventRow.kind.in_(chosen.kinds))
-        if chosen.severities:
-            statement = statement.where(EventRow.severity.in_(chosen.severities))
-        if chosen.owner is not None:
-            statement = statement.where(EventRow.owner == chosen.owner)
-        if chosen.task_kinds:
-            statement = statement.where(EventRow.task_kind.in_(chosen.task_kinds))
+        statement = _wanted(filters).where(EventRow.sequence > sequence)
         with Session(reading(self._engine)) as session:
             rows: Sequence[EventRow] = session.scalars(statement.order_by(EventRow.sequence).limit(limit)).all()
             return [_event(row) for row in rows]
+
+    def latest(self, *, limit: int, filters: EventFilter | None = None) -> list[Event]:
+        """The events with the highest numbers, in order."""
+        statement = _wanted(filters).order_by(EventRow.sequence.desc()).limit(limit)
+        with Session(reading(self._engine)) as session:
+            return [_event(row) for row in session.scalars(statement)][::-1]
 
     def newest(self) -> int:
         """Number of the newest event, 0 before the first."""
@@ -152,15 +150,18 @@ class EventLog:
     def purge(self, before: datetime) -> int:
         """Forget the events before the first one that was recorded at or after `before`; returns how many.
 
-        Those of the beginning go, whatever their own instant, so that no gap comes into being in what is kept.
+        Those of the beginning go, whatever their own instant, so that no gap comes into being in what is kept. They go
+        in small pieces, between which others may write.
         """
-        with Session(self._engine) as session, session.begin():
-            kept = select(func.min(EventRow.sequence)).where(EventRow.recorded_at >= before.timestamp())
-            first = session.scalar(kept)
-            statement = delete(EventRow)
-            if first is not None:
-                statement = statement.where(EventRow.sequence < first)
-            return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+        kept = select(func.min(EventRow.sequence)).where(EventRow.recorded_at >= before.timestamp())
+        with Session(reading(self._engine)) as session:
+            end = session.scalar(kept) or self.newest() + 1
+        forgotten = 0
+        while (start := self.oldest()) < end:
+            piece = delete(EventRow).where(EventRow.sequence < min(start + PURGED_AT_ONCE, end))
+            with Session(self._engine) as session, session.begin():
+                forgotten += int(session.execute(piece).rowcount)  # type: ignore[attr-defined]
+        return forgotten
 
 
 def take_turn(session: Session, name: str) -> int:
@@ -176,6 +177,21 @@ def take_turn(session: Session, name: str) -> int:
         session.execute(absent)
         found = session.scalar(select(CounterRow.value).where(CounterRow.name == name).with_for_update())
     return int(found or 0)
+
+
+def _wanted(filters: EventFilter | None) -> Select[EventRow]:
+    chosen, statement = filters or EventFilter(), select(EventRow)
+    if chosen.task_id is not None:
+        statement = statement.where(EventRow.task_id == chosen.task_id)
+    if chosen.kinds:
+        statement = statement.where(EventRow.kind.in_(chosen.kinds))
+    if chosen.severities:
+        statement = statement.where(EventRow.severity.in_(chosen.severities))
+    if chosen.owner is not None:
+        statement = statement.where(EventRow.owner == chosen.owner)
+    if chosen.task_kinds:
+        statement = statement.where(EventRow.task_kind.in_(chosen.task_kinds))
+    return statement
 
 
 def _event(row: EventRow) -> Event:

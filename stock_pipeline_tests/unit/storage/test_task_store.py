@@ -164,6 +164,7 @@ def test_no_list_reads_all_that_is_kept(sqlite_address: str) -> None:
         store.list(chosen, after=9)
     for filters in (None, EventFilter(kinds=("alert",)), EventFilter(task_id="run-1")):
         log.after(9, limit=10, filters=filters)
+        log.latest(limit=10, filters=filters)
     store.queued(), store.queued("ann"), store.asked("run-1"), log.oldest()
     with Session(engine) as session:
         durations(session, "nightly")
