@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import secrets
 import threading
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
@@ -71,6 +72,14 @@ class IdentityProvider:
         self._codes[code] = asked
         return {"code": code, "state": asked["state"]}
 
+    def page(self, query: str) -> str:
+        """What somebody sees who comes to log in: one link, which leads back."""
+        asked = parse_qs(query)
+        back = f"{asked['redirect_uri'][0]}?{urlencode(self.authorise(f'{self.address}/authorise?{query}'))}"
+        name = html.escape(self.person["preferred_username"])
+        head = '<!doctype html><html lang="en"><title>Company</title><link rel="icon" href="data:,">'
+        return f'{head}<a href="{html.escape(back)}">Go on as {name}</a>'
+
     # ---------------------------------------------------------------- what it answers
     def discovery(self) -> dict[str, Any]:
         """The discovery document."""
@@ -123,7 +132,10 @@ def identity_provider() -> Iterator[IdentityProvider]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            path = urlsplit(self.path).path
+            path, query = urlsplit(self.path).path, urlsplit(self.path).query
+            if path == "/authorise":
+                self._send(200, "text/html; charset=utf-8", provider.page(query).encode())
+                return
             answers = {"/.well-known/openid-configuration": provider.discovery, "/keys": provider.keys}
             self._answer(*((200, answers[path]()) if path in answers else (404, {})))
 
@@ -136,8 +148,11 @@ def identity_provider() -> Iterator[IdentityProvider]:
             path = urlsplit(self.path).path
             provider.asked.append(path)
             body = b"<html>broken</html>" if path in provider.broken else json.dumps(content).encode()
-            self.send_response(500 if path in provider.broken else status)
-            self.send_header("Content-Type", "application/json")
+            self._send(500 if path in provider.broken else status, "application/json", body)
+
+        def _send(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

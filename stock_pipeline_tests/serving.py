@@ -22,10 +22,10 @@ from stock_pipeline_tests.services import free_port
 
 
 @contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """Serve an application from a thread for the length of a ``with`` block; gives its address."""
+def served(app: FastAPI, port: int = 0) -> Iterator[str]:
+    """Serve an application from a thread for the length of a ``with`` block; gives its address, on a free port."""
     server = server_of(app)
-    with listen("127.0.0.1", 0) as socket:
+    with listen("127.0.0.1", port) as socket:
         thread = threading.Thread(target=lambda: server.run(sockets=[socket]), daemon=True)
         thread.start()
         deadline = time.monotonic() + 180

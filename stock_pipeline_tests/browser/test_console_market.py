@@ -88,7 +88,7 @@ def test_models_are_read_by_all_and_promoted_by_those_who_may(visits: Visits) ->
     page = visits.page("vera", "/models")
     page.get_by_role("link", name="1", exact=True).click()
     page.get_by_role("heading", name=re.compile("ridge version 1")).wait_for()
-    assert page.get_by_role("rowheader", name="Rank ic", exact=True).count() == 1
+    assert page.get_by_role("rowheader", name="Rank IC", exact=True).count() == 1
     assert page.get_by_role("link", name="MLflow").get_attribute("href").startswith("http://")  # type: ignore[union-attr]
     card = page.context.request.get(f"{visits.address}api/models/1/card?format=html")
     assert card.ok

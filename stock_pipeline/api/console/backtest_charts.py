@@ -12,7 +12,7 @@ MOST = 2_500
 """Sessions that a curve is drawn from; of longer ones every second, third, ... is left out."""
 
 
-def curves(equity: pl.DataFrame) -> list[Chart]:
+def curves(equity: pl.DataFrame, currency: str) -> list[Chart]:
     """Equity beside what buying and holding and the benchmark had made, and the drawdown."""
     if equity.is_empty():
         return []
@@ -24,8 +24,8 @@ def curves(equity: pl.DataFrame) -> list[Chart]:
     for name, label, colour in (("buy_and_hold", "Buy and hold", 5), ("benchmark", "Benchmark", 2)):
         if name in frame.columns and frame[name].is_not_null().any():
             lines.append(Series(label, _rounded(frame, name), "line", colour, dash=name == "benchmark"))
-    worst = equity["drawdown"].min()
-    grown = f"from {first:,.0f} on {equity['session'][0]} to {last:,.0f} on {equity['session'][-1]}"
+    worst, logarithmic = equity["drawdown"].min(), bool((equity["equity"] > 0).all())
+    grown = f"from {first:,.0f} {currency} on {equity['session'][0]} to {last:,.0f} on {equity['session'][-1]}"
     return [
         Chart(
             "chart-equity",
@@ -33,8 +33,8 @@ def curves(equity: pl.DataFrame) -> list[Chart]:
             f"Value of the account by session, {grown}, beside buying and holding and the benchmark.",
             sessions,
             lines[::-1],
-            note="after costs, logarithmic",
-            logarithmic=bool((equity["equity"] > 0).all()),
+            note=f"{currency}, after costs" + (", logarithmic" if logarithmic else ""),
+            logarithmic=logarithmic,
         ),
         Chart(
             "chart-drawdown",

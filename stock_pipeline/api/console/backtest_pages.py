@@ -32,22 +32,6 @@ RUNNING = 20
 HEADLINE = (
     "total_return", "annual_return", "sharpe", "max_drawdown", "volatility", "deflated_sharpe",
 )  # fmt: skip
-SHARES = frozenset(
-    {
-        "total_return",
-        "annual_return",
-        "volatility",
-        "max_drawdown",
-        "var_95",
-        "var_99",
-        "es_95",
-        "es_99",
-        "best_session",
-    }
-    | {"worst_session", "positive_sessions", "benchmark_total_return", "alpha", "tracking_error", "win_rate"}
-    | {"average_trade_return", "best_trade_return", "worst_trade_return", "exposure", "time_in_market"}
-)
-"""Figures that are fractions."""
 
 
 @router.get("/backtests", dependencies=backtests.READ)
@@ -132,8 +116,8 @@ def backtest_page(request: Request, backtest_id: backtests.ResultId) -> Response
         result=content,
         headline=[(name, metrics.get(name)) for name in HEADLINE],
         metrics=sorted(metrics.items()),
-        shares=SHARES,
-        charts=curves(equity),
+        currency=service(request).settings.market.currency,
+        charts=curves(equity, service(request).settings.market.currency),
         months=monthly_table(results.monthly(found)),
         trades=trades.sort("opened", descending=True).head(TRADES).to_dicts(),
         trade_count=trades.height,

@@ -22,9 +22,13 @@ from stock_pipeline.core.errors import PipelineError
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 _FOR_PROGRAMS = ("/api/", "/ws/", "/static/", "/reference/", "/healthz", "/readyz", "/openapi.json", "/metrics")
+_FOR_BROWSERS = ("/api/auth/oidc/",)
+"""Addresses below those of programs that only browsers come to: the ways to an identity provider and back."""
+
 _LOGGED_OUT = {"token-missing", "token-invalid", "token-expired", "session-revoked", "account-disabled"}
 _HEADINGS = {
     400: "The request was not understood",
+    401: "The log-in did not succeed",
     403: "You may not do this",
     404: "There is nothing here",
     409: "This is not possible at the moment",
@@ -38,7 +42,9 @@ _HEADINGS = {
 
 def wants_page(request: Request) -> bool:
     """Whether a request is of a browser that shows a page."""
-    return "text/html" in request.headers.get("accept", "") and not request.scope["path"].startswith(_FOR_PROGRAMS)
+    path: str = request.scope["path"]
+    for_people = path.startswith(_FOR_BROWSERS) or not path.startswith(_FOR_PROGRAMS)
+    return for_people and "text/html" in request.headers.get("accept", "")
 
 
 def install(app: FastAPI) -> None:

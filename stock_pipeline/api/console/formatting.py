@@ -55,7 +55,7 @@ def figure(value: Any) -> str:
     if isinstance(value, int):
         return str(value) if 1800 <= value <= 2200 else whole(value)
     if isinstance(value, float):
-        return number(value, 0) if value == int(value) and abs(value) >= 10 else _significant(value)
+        return number(value, 0) if value.is_integer() else _significant(value)
     return str(value)
 
 
@@ -89,9 +89,14 @@ def ago(then: datetime | None, now: datetime | None = None) -> str:
     return f"in {words(-seconds)}" if seconds < -1 else f"{words(seconds)} ago"
 
 
+def utc(value: datetime) -> datetime:
+    """The same instant as the clocks of UTC show it."""
+    return value.astimezone(UTC)
+
+
 def instant(value: datetime | None) -> str:
     """An instant in UTC, to the minute."""
-    return DASH if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return DASH if value is None else f"{utc(value):%Y-%m-%d %H:%M} UTC"
 
 
 def day(value: date | None) -> str:
@@ -133,5 +138,5 @@ def _significant(value: float) -> str:
 FILTERS = {
     "number": number, "whole": whole, "percent": percent, "share": share, "figure": figure, "duration": duration,
     "ago": ago, "instant": instant, "day": day, "title_words": title, "tone": tone, "data_block": data_block,
-    "readable": readable,
+    "readable": readable, "utc": utc,
 }  # fmt: skip

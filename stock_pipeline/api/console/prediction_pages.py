@@ -61,6 +61,7 @@ def newest(
         publication=publication,
         summary=_summary(publication),
         age=words(publication.age(cache.clock())),
+        days_old=(cache.clock().date() - publication.session).days,
         problem=cache.problem,
         currency=_currency(publication),
         rows=_drawn(rows, _sparklines(service(request).lake, publication, [row["symbol"] for row in rows])),
@@ -129,7 +130,7 @@ def _summary(publication: Publication) -> dict[str, Any]:
         models = frame.select("model_name", "model_version").drop_nulls().unique().rows()
         kept = {
             "fallbacks": int((levels > 0).sum()),
-            "models": sorted(f"{name} {version}" for name, version in models),
+            "models": sorted(models),
             "rising": int((frame["expected_return"] > 0).sum()),
             "horizons": sorted(frame["horizon"].drop_nulls().unique().to_list()),
             "confidence": frame["confidence"].median(),

@@ -14,8 +14,9 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stock_pipeline.access.principal import Principal
-from stock_pipeline.api.console import navigation
+from stock_pipeline.api.console import figures, navigation
 from stock_pipeline.api.console.formatting import FILTERS
+from stock_pipeline.api.console.forms import sentence
 from stock_pipeline.api.console.notices import Notice, from_address
 from stock_pipeline.api.dependencies import service
 
@@ -35,7 +36,7 @@ _templates = Environment(
     lstrip_blocks=True,
     undefined=StrictUndefined,
 )
-_templates.filters.update(FILTERS)
+_templates.filters.update({**FILTERS, **figures.FILTERS, "sentence": sentence})
 
 
 @dataclass(frozen=True)
