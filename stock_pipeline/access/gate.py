@@ -4,6 +4,9 @@ What was found out once is kept in memory and thrown away as soon as anything ab
 changes: at once where this process made the change, within 0.2 s where another one did (`Gate.start`). A change of
 another process is seen by its number in the database (`access.versions`). Should the database not answer, nobody is let
 in on old knowledge for longer than two seconds.
+
+An event loop asks ``known_...`` first, which answers from memory at once, and only where that gives ``None`` the method
+that may wait for the database, in a thread.
 """
 
 from __future__ import annotations
@@ -15,19 +18,21 @@ import threading
 import time
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Select, or_, select, update
 from sqlalchemy.orm import Session
 
 from stock_pipeline.access import versions
 from stock_pipeline.access.permissions import READS
-from stock_pipeline.access.principal import AccessError, Principal
+from stock_pipeline.access.policy import ROLE
+from stock_pipeline.access.principal import AccessError, Principal, PrincipalKind
+from stock_pipeline.access.role_reading import GIVEN_TO_ACCOUNT
 from stock_pipeline.access.secret_text import LONGEST, digest
 from stock_pipeline.access.tokens import invalid
 from stock_pipeline.observability.logging import get_logger
 from stock_pipeline.storage.database import reading
-from stock_pipeline.storage.database.tables.accounts import AccountRow, ApiKeyRow, SessionRow
+from stock_pipeline.storage.database.tables.accounts import AccountRow, ApiKeyRow, PolicyRow, SessionRow
 
 if TYPE_CHECKING:
     from stock_pipeline.access.facade import Access
@@ -40,6 +45,8 @@ _EVERY = 0.08
 """Seconds between two looks at the number of changes."""
 _STALE = 2.0
 """Seconds without a look after which each request looks for itself."""
+_HANGS = 1.0
+"""A look that takes so many seconds does not come back soon: whoever needs one is refused rather than kept waiting."""
 _TOUCH = 60.0
 """Seconds between two writes of when a session was last used."""
 _MOST = 20_000
@@ -52,12 +59,13 @@ _log = get_logger(__name__)
 class _Entry:
     """One session or key: who it is, until when that holds, and when its use was last noted."""
 
-    __slots__ = ("account_id", "kind", "principal", "until", "used")
+    __slots__ = ("account_id", "id", "kind", "principal", "until", "used")
 
     def __init__(self, principal: Principal, until: float, used: float) -> None:
         assert principal.account_id is not None
+        assert principal.session_id is not None
         self.principal, self.until, self.used = principal, until, used
-        self.kind, self.account_id = principal.kind, principal.account_id
+        self.kind, self.account_id, self.id = principal.kind, principal.account_id, principal.session_id
 
 
 class _View:
@@ -80,7 +88,9 @@ class Gate:
         self._access = access
         self._view = _View(-1, -1)
         self._checked = 0.0
-        self._uses: dict[str, float] = {}
+        self._looks: dict[int, float] = {}
+        """Threads that wait for the number of changes, and since when."""
+        self._uses: dict[str, tuple[PrincipalKind, float]] = {}
         self._uses_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -94,17 +104,19 @@ class Gate:
         AccessError
             401 ``token-missing``, ``token-invalid``, ``token-expired``, ``session-revoked``, ``account-disabled``.
         """
-        view = self._current()
-        mark = hashlib.sha256(bearer.encode("utf-8", "backslashreplace")).digest()
-        known = view.bearers.get(mark)
-        if known is not None:
-            now = self._access.clock().timestamp()
-            until, entry = known
-            if now < until and now < entry.until:
-                if now - entry.used >= _TOUCH:
-                    self._use(entry, now)
-                return entry.principal
-        return self._find(view, bearer, mark)
+        view, mark = self._current(), _mark(bearer)
+        return self._remembered(view, mark) or self._find(view, bearer, mark)
+
+    def known_bearer(self, bearer: str) -> Principal | None:
+        """The same from memory; ``None`` where the database must be asked.
+
+        Raises
+        ------
+        AccessError
+            503 ``database-unavailable``: it has not answered for so long that asking is of no use.
+        """
+        view = self._at_hand()
+        return None if view is None else self._remembered(view, _mark(bearer))
 
     def authenticate_cookie(self, secret: str) -> Principal:
         """Who is behind the cookie of a console session.
@@ -127,6 +139,19 @@ class Gate:
             _keep(view.cookies, hashed, entry)
         return self._used(entry, now)
 
+    def known_cookie(self, secret: str) -> Principal | None:
+        """The same from memory; see `known_bearer`."""
+        view = self._at_hand()
+        if view is None or not secret or len(secret) > LONGEST:
+            return None
+        now, entry = self._access.clock().timestamp(), view.cookies.get(digest(secret))
+        return None if entry is None or now >= entry.until else self._used(entry, now)
+
+    @property
+    def admits_anonymous(self) -> bool:
+        """Whether the settings let anybody in without a log-in."""
+        return self._access.settings.anonymous_role is not None
+
     def anonymous(self) -> Principal | None:
         """Who asks without a log-in, where the settings let them: with ``access.anonymous_role``."""
         role = self._access.settings.anonymous_role
@@ -137,6 +162,11 @@ class Gate:
             permissions = self._access.roles.permissions_of((role,)) - {"account:use"}
             view.anonymous = Principal("anonymous", "anonymous", roles=(role,), permissions=permissions)
         return view.anonymous
+
+    def known_anonymous(self) -> Principal | None:
+        """The same from memory; see `known_bearer`."""
+        view = self._at_hand()
+        return None if view is None else view.anonymous
 
     def still_valid(self, principal: Principal) -> Principal:
         """The same principal with what it may do now, for connections that live long.
@@ -155,17 +185,31 @@ class Gate:
             return anyone
         if principal.session_id is None:
             raise invalid()
-        return self.by_session(principal.session_id)
+        view, now = self._current(), self._access.clock().timestamp()
+        entry = view.entries.get(principal.session_id)
+        if entry is None or now >= entry.until:
+            if principal.kind == "api_key":
+                entry = self._key(view, principal.session_id, None, now)
+            else:
+                entry = self._by_id(view, principal.session_id, now)
+        return entry.principal
 
-    def by_session(self, session_id: str) -> Principal:
+    def known_valid(self, principal: Principal) -> Principal | None:
+        """The same from memory; see `known_bearer`."""
+        if principal.kind in ("command_line", "system"):
+            return principal
+        view = self._at_hand()
+        if view is None or principal.kind == "anonymous":
+            return None if view is None else view.anonymous
+        entry = view.entries.get(principal.session_id or "")
+        return None if entry is None or self._access.clock().timestamp() >= entry.until else entry.principal
+
+    def by_id(self, session_id: str) -> Principal:
         """The principal of a session or key of which only the id is known."""
         view, now = self._current(), self._access.clock().timestamp()
-        entry = view.entries.get(session_id)
-        if entry is None or now >= entry.until:
-            entry = (
-                self._key(view, session_id, None, now) if _is_key(session_id) else self._by_id(view, session_id, now)
-            )
-        return entry.principal
+        with Session(reading(self._access.engine)) as session:
+            is_key = session.scalar(select(ApiKeyRow.id).where(ApiKeyRow.id == session_id)) is not None
+        return (self._key(view, session_id, None, now) if is_key else self._by_id(view, session_id, now)).principal
 
     # ---------------------------------------------------------------- forms of the console
     def csrf_token(self, principal: Principal) -> str:
@@ -213,26 +257,41 @@ class Gate:
                 if time.monotonic() - purged > _HOUSEKEEPING:
                     purged = time.monotonic()
                     self._access.purge()
-            except Exception as error:
-                _log.warning("the gate cannot look for changes", error=type(error).__name__)
+            except Exception:
+                _log.warning("the gate cannot look for changes", exc_info=True)
                 self._stop.wait(1.0)
 
-    def _look(self) -> None:
-        at = time.monotonic()
-        version = versions.current(self._access.engine)
-        if version != self._view.version:
-            self._renew(version)
+    def _look(self) -> _View:
+        at, view = time.monotonic(), self._view
+        self._looks[threading.get_ident()] = at
+        try:
+            version = versions.current(self._access.engine)
+        finally:
+            del self._looks[threading.get_ident()]
+        if (version, versions.changes) != (view.version, view.local):
+            view = self._renew(version)
         self._checked = at
+        return view
+
+    def _at_hand(self) -> _View | None:
+        """What is known, where that is certain without asking the database."""
+        view = self._view
+        if self._thread is None or view.local != versions.changes:
+            return None
+        now = time.monotonic()
+        if now - self._checked <= _STALE:
+            return view
+        if any(now - since > _HANGS for since in list(self._looks.values())):
+            raise _unavailable()
+        return None
 
     def _current(self) -> _View:
-        view = self._view
+        view = self._at_hand()
+        if view is not None:
+            return view
         if self._thread is None or time.monotonic() - self._checked > _STALE:
-            version = versions.current(self._access.engine)
-            if version != view.version or view.local != versions.changes:
-                return self._renew(version)
-        elif view.local != versions.changes:
-            return self._renew(view.version)
-        return view
+            return self._look()
+        return self._renew(self._view.version)
 
     def _renew(self, version: int) -> _View:
         """Forget everything. Whoever still fills the old view fills one that nobody reads any more."""
@@ -263,39 +322,56 @@ class Gate:
         _keep(view.bearers, mark, (until, entry))
         return self._used(entry, now)
 
+    def _remembered(self, view: _View, mark: bytes) -> Principal | None:
+        known = view.bearers.get(mark)
+        if known is None:
+            return None
+        now = self._access.clock().timestamp()
+        until, entry = known
+        return self._used(entry, now) if now < until and now < entry.until else None
+
     def _by_id(self, view: _View, session_id: str, now: float) -> _Entry:
         return self._session(view, SessionRow.id == session_id, now)
 
-    def _session(self, view: _View, condition, now: float) -> _Entry:
+    def _read(self, statement: Select[Any]) -> tuple[Any, AccountRow, tuple[str, ...], frozenset[str]] | None:
+        """A session or key with its account, the roles of that, and what they hold, in one look at the database."""
+        statement = statement.outerjoin(PolicyRow, GIVEN_TO_ACCOUNT).add_columns(
+            AccountRow, PolicyRow.v1, versions.NUMBER
+        )
         with Session(reading(self._access.engine)) as session:
-            found = session.execute(
-                select(SessionRow, AccountRow).join(AccountRow, AccountRow.id == SessionRow.account_id).where(condition)
-            ).one_or_none()
+            found = session.execute(statement).all()
+            if not found:
+                return None
+            row, account, _, version = found[0]
+            roles = tuple(sorted(given.removeprefix(ROLE) for _, _, given, _ in found if given is not None))
+            return row, account, roles, self._access.roles.as_of(session, version).of(roles)
+
+    def _session(self, view: _View, condition, now: float) -> _Entry:
+        found = self._read(select(SessionRow).join(AccountRow, AccountRow.id == SessionRow.account_id).where(condition))
         if found is None:
             raise _revoked()
-        row, account = found
+        row, account, roles, held = found
         if account.disabled_at is not None:
             raise _disabled()
         ends = self._access.sessions.ends(row).timestamp()
         if row.revoked_at is not None or now >= ends:
             raise _revoked()
         given = row.second_factor_at is not None
-        principal = self._principal(account, row.kind, row.id, given, row.step_up)
+        restricted = row.step_up or (not given and self._access.second_factor.required(held))
+        permissions = held & RESTRICTED if restricted else held
+        principal = Principal(account.name, row.kind, account.id, roles, permissions, row.id, given, row.step_up)
         entry = _Entry(principal, ends, row.last_used_at.timestamp())
         _keep(view.entries, row.id, entry)
         return entry
 
     def _key(self, view: _View, key_id: str, secret: str | None, now: float) -> _Entry:
         """Find an API key; with ``None`` for its secret it was proved before."""
-        with Session(reading(self._access.engine)) as session:
-            found = session.execute(
-                select(ApiKeyRow, AccountRow)
-                .join(AccountRow, AccountRow.id == ApiKeyRow.account_id)
-                .where(ApiKeyRow.id == key_id[:16])
-            ).one_or_none()
+        found = self._read(
+            select(ApiKeyRow).join(AccountRow, AccountRow.id == ApiKeyRow.account_id).where(ApiKeyRow.id == key_id)
+        )
         if found is None:
             raise invalid()
-        row, account = found
+        row, account, roles, held = found
         if secret is not None and not hmac.compare_digest(digest(secret), row.secret_hash):
             raise invalid()
         if account.disabled_at is not None:
@@ -306,27 +382,13 @@ class Gate:
         if now >= until:
             raise AccessError(401, "token-expired", "the API key has run out", fix="make a new one")
         given = account.totp_confirmed_at is not None
-        principal = self._principal(account, "api_key", row.id, given, False, scopes=frozenset(row.scopes))
+        restricted = not given and self._access.second_factor.required(held)
+        permissions = held & frozenset(row.scopes) & (RESTRICTED if restricted else held)
+        principal = Principal(account.name, "api_key", account.id, roles, permissions, row.id, given)
         used = row.last_used_at.timestamp() if row.last_used_at else 0.0
         entry = _Entry(principal, until, used)
         _keep(view.entries, row.id, entry)
         return entry
-
-    def _principal(
-        self,
-        account: AccountRow,
-        kind,
-        session_id: str,
-        given: bool,
-        step_up: bool,
-        scopes: frozenset[str] | None = None,
-    ) -> Principal:
-        roles = self._access.roles.of(account.name)
-        held = self._access.roles.permissions_of(roles)
-        permissions = held if scopes is None else held & scopes
-        if step_up or (not given and self._access.second_factor.required(held)):
-            permissions = permissions & RESTRICTED
-        return Principal(account.name, kind, account.id, roles, permissions, session_id, given, step_up)
 
     @cached_property
     def _csrf_key(self) -> bytes:
@@ -341,9 +403,8 @@ class Gate:
     def _use(self, entry: _Entry, now: float) -> None:
         """Note that a session was used; a later end follows when its row is read next."""
         entry.used = now
-        assert entry.principal.session_id is not None
         with self._uses_lock:
-            self._uses[entry.principal.session_id] = now
+            self._uses[entry.id] = entry.kind, now
         if self._thread is None:
             self._flush()
 
@@ -353,8 +414,9 @@ class Gate:
         if not uses:
             return
         with Session(self._access.engine) as session, session.begin():
-            for session_id, at in uses.items():
-                table, moment = ApiKeyRow if _is_key(session_id) else SessionRow, datetime.fromtimestamp(at, UTC)
+            for session_id, (kind, at) in uses.items():
+                table = ApiKeyRow if kind == "api_key" else SessionRow
+                moment = datetime.fromtimestamp(at, UTC)
                 session.execute(
                     update(table)
                     .where(table.id == session_id, or_(table.last_used_at.is_(None), table.last_used_at < moment))
@@ -370,8 +432,8 @@ def _keep(kept: dict, key, value) -> None:
     kept[key] = value
 
 
-def _is_key(session_id: str) -> bool:
-    return len(session_id) <= 16
+def _mark(bearer: str) -> bytes:
+    return hashlib.sha256(bearer.encode("utf-8", "backslashreplace")).digest()
 
 
 def _missing() -> AccessError:
@@ -384,3 +446,13 @@ def _revoked() -> AccessError:
 
 def _disabled() -> AccessError:
     return AccessError(401, "account-disabled", "the account is disabled", fix="ask an administrator")
+
+
+def _unavailable() -> AccessError:
+    return AccessError(
+        503,
+        "database-unavailable",
+        "the metadata database does not answer, so that nobody can be let in",
+        fix="try again soon",
+        retry_after=5,
+    )

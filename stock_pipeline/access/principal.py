@@ -74,7 +74,7 @@ class AccessError(PipelineError):
     Parameters
     ----------
     status
-        HTTP status that it means: 400, 401, 403, 404, 409, 422, 423 or 429.
+        HTTP status that it means: 400, 401, 403, 404, 409, 422, 423, 429 or 503.
     kind
         Stable code of the reason, such as ``invalid-credentials``, ``token-expired``, ``forbidden``.
     what, value, allowed, fix

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, String, cast, literal, select
 from sqlalchemy.orm import Session
 
 from stock_pipeline.access import permissions as defaults
@@ -106,20 +106,35 @@ class RoleReader:
         )
 
     def _current(self) -> Policy:
-        """The policy as it stands; casbin works it out anew only where a line about roles has changed."""
-        version, known = versions.current(self._engine), self._known
+        with Session(reading(self._engine)) as session:
+            return self.as_of(session, session.scalar(select(versions.NUMBER)) or 0)
+
+    def as_of(self, session: Session, version: int) -> Policy:
+        """The policy as it stands; casbin works it out anew only where a line about roles has changed.
+
+        Parameters
+        ----------
+        session
+            Transaction in which it is read where it is not known.
+        version
+            Number of changes (`versions.NUMBER`), read in the same transaction.
+        """
+        known = self._known
         if known is not None and known[0] == version:
             return known[1]
-        with Session(reading(self._engine)) as session:
-            lines = policy.lines_of(session)
+        lines = policy.lines_of(session)
         found = known[1] if known is not None and known[1].lines == lines else policy.build(lines)
         self._known = version, found
         return found
 
 
-def is_given(subject: str) -> Any:
-    """Condition of the lines that give a subject its roles."""
+def is_given(subject: Any) -> Any:
+    """Condition of the lines that give a subject, a text or an expression, its roles."""
     return (PolicyRow.ptype == "g") & (PolicyRow.v0 == subject)
+
+
+GIVEN_TO_ACCOUNT = is_given(literal(ACCOUNT) + cast(AccountRow.id, String))
+"""Condition of the lines that give the account of a joined row its roles."""
 
 
 def account_id_of(session: Session, name: str) -> int:

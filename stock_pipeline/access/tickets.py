@@ -59,4 +59,4 @@ class Tickets:
             raise AccessError(401, "ticket-invalid", "the ticket was used or has run out", fix="get a new one")
         if session_id == _ANONYMOUS:
             return self._access.gate.still_valid(Principal(_ANONYMOUS, "anonymous"))
-        return self._access.gate.by_session(session_id)
+        return self._access.gate.by_id(session_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from sqlalchemy import Engine, event, insert, select, update
+from sqlalchemy import Engine, event, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from stock_pipeline.storage.database import reading
@@ -28,10 +28,14 @@ def bump(session: Session) -> None:
         event.listen(session, "after_commit", _committed)
 
 
+NUMBER = func.coalesce(select(AccessVersionRow.value).scalar_subquery(), 0)
+"""The number as it stands, as part of a statement; 0 before the first change."""
+
+
 def current(engine: Engine) -> int:
-    """The number as it stands; 0 before the first change."""
+    """The number as it stands."""
     with Session(reading(engine)) as session:
-        return session.scalar(select(AccessVersionRow.value)) or 0
+        return session.scalar(select(NUMBER)) or 0
 
 
 def _committed(_session: Any) -> None:

@@ -58,9 +58,9 @@ def _every(seconds: float, stopped: threading.Event, work: Callable[[], object],
             try:
                 work()
                 failing = False
-            except Exception as error:
+            except Exception:
                 if not failing:  # one line when it begins, not one a second
-                    _log.error("work in the background failed", work=name, problem=str(error))
+                    _log.exception("work in the background failed", work=name)
                 failing = True
 
     thread = threading.Thread(target=run, name=name, daemon=True)

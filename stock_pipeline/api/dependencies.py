@@ -7,12 +7,13 @@ Each route declares one of `require`, `public` or `authenticated_inside`; the Op
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
+from stock_pipeline.access.gate import Gate
 from stock_pipeline.access.limits import RouteClass
 from stock_pipeline.access.principal import AccessError, Principal
 from stock_pipeline.api import cookies
@@ -26,9 +27,13 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 PUBLIC = "public"
 
+Proof = TypeVar("Proof")
 
-def authenticate(request: HTTPConnection) -> Principal:
+
+async def authenticate(request: HTTPConnection) -> Principal:
     """Find out who is asking, from a token, an API key or the console's cookie.
+
+    What the gate has in memory is answered at once; for what it has not, a thread asks the database.
 
     A cookie alone does not let a request change anything: a browser sends it along whatever page asked. Such a request
     carries the session's CSRF token as well, see `check_csrf`.
@@ -36,7 +41,7 @@ def authenticate(request: HTTPConnection) -> Principal:
     Raises
     ------
     AccessError
-        401 without a valid proof.
+        401 without a valid proof; 503 while the database does not answer.
     """
     bearer, key, cookie = _credentials(request)
     gate = service(request).access.gate
@@ -46,17 +51,31 @@ def authenticate(request: HTTPConnection) -> Principal:
         scheme, _, token = bearer.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise AccessError(401, "token-invalid", "the header is not of the form `Authorization: Bearer <token>`")
-        return gate.authenticate(token.strip())
+        return await _known(gate.known_bearer, gate.authenticate, token.strip())
     if key is not None:
-        return gate.authenticate(key)
+        return await _known(gate.known_bearer, gate.authenticate, key)
     if cookie is not None:
-        return gate.authenticate_cookie(cookie)
-    someone = gate.anonymous()
+        return await _known(gate.known_cookie, gate.authenticate_cookie, cookie)
+    someone = gate.known_anonymous()
+    if someone is None and gate.admits_anonymous:
+        someone = await run_in_threadpool(gate.anonymous)
     if someone is None:
         raise AccessError(
             401, "token-missing", "this needs a log-in", fix="send `Authorization: Bearer <token>` or `X-API-Key`"
         )
     return someone
+
+
+async def still_valid(gate: Gate, who: Principal) -> Principal:
+    """The same principal with what it may do now; see `Gate.still_valid`."""
+    return await _known(gate.known_valid, gate.still_valid, who)
+
+
+async def _known(
+    known: Callable[[Proof], Principal | None], find_out: Callable[[Proof], Principal], proof: Proof
+) -> Principal:
+    found = known(proof)
+    return await run_in_threadpool(find_out, proof) if found is None else found
 
 
 async def authorise(request: Request, permission: str, *, while_step_up: bool = False) -> Principal:
@@ -74,17 +93,17 @@ async def authorise(request: Request, permission: str, *, while_step_up: bool = 
     Raises
     ------
     AccessError
-        401, 403 or 429.
+        401, 403, 429 or 503.
     """
     # whoever looked for a ready answer has asked before the route does: one request is judged and counted once
-    refused: AccessError | None = getattr(request.state, "refused", None)
+    refused: Exception | None = getattr(request.state, "refused", None)
     if refused is not None:
         raise refused
     known: Principal | None = getattr(request.state, "principal", None)
     if known is not None and known.may(permission):
         return known
     method = request.scope["method"]
-    who = authenticate(request)
+    who = await authenticate(request)
     access = service(request).access
     klass: RouteClass = "read" if method in SAFE else "write"
     if access.settings.redis is None:

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from stock_pipeline.access import gate as module
 from stock_pipeline.access import versions
 from stock_pipeline.access.facade import Access
 from stock_pipeline.access.permissions import ADMINISTRATOR
+from stock_pipeline.access.policy import Policy
 from stock_pipeline.access.principal import Principal
 from stock_pipeline_tests.accounts import HOME_ADDRESS, OTHER_PASSWORD, PASSWORD, Clock, access_for, kind
 
@@ -185,15 +187,17 @@ def test_nobody_is_let_in_on_old_knowledge_when_the_database_is_gone(
 
 def test_what_was_read_before_a_change_is_not_kept_after_it(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
     access.gate.start()
-    token, real = bearer(access), access.roles.of
+    token, real = bearer(access), access.roles.as_of
 
-    def changed_meanwhile(name: str) -> tuple[str, ...]:
-        found = real(name)
-        monkeypatch.setattr(access.roles, "of", real)
-        access.roles.withdraw("ana", "analyst", by="test")
+    def changed_meanwhile(session: Session, version: int) -> Policy:
+        found = real(session, version)
+        monkeypatch.setattr(access.roles, "as_of", real)
+        change = threading.Thread(target=access.roles.withdraw, args=("ana", "analyst"), kwargs={"by": "test"})
+        change.start()
+        change.join()
         return found
 
-    monkeypatch.setattr(access.roles, "of", changed_meanwhile)
+    monkeypatch.setattr(access.roles, "as_of", changed_meanwhile)
     access.gate.authenticate(token)  # overlaps with the change: either answer is right
     assert access.gate.authenticate(token).permissions == frozenset()
 

@@ -54,7 +54,10 @@ class Scenario:
 
     def resume(self) -> None:
         since = self.got[-1] if self.got else self.base
-        self.follower = Follower(self.hub, since, self.wanted, lambda: frozenset(KINDS))
+        self.follower = Follower(self.hub, since, self.wanted, self._readable)
+
+    async def _readable(self) -> frozenset[str]:
+        return frozenset(KINDS)
 
     async def take(self, *, keep: bool = True) -> None:
         """Take what comes next, or lose it on the way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, WebSocket
@@ -21,7 +22,7 @@ from stock_pipeline.api.dependencies import (
 from stock_pipeline.api.problems import ProblemError, problem_responses
 from stock_pipeline.api.schemas_admin import NoQuery
 from stock_pipeline.api.schemas_tasks import EventList, EventQuery, StreamQuery, TicketInfo
-from stock_pipeline.api.streams.connections import BAD_MESSAGE, FORBIDDEN, Ended
+from stock_pipeline.api.streams.connections import BAD_MESSAGE, FORBIDDEN, Ended, Revalidate
 from stock_pipeline.api.streams.items import STREAM, Wanted, as_json, readable_kinds
 from stock_pipeline.api.streams.live import Live
 from stock_pipeline.api.streams.messages import Authenticate
@@ -99,7 +100,7 @@ async def follow_events(
     tasks = () if query.task_id is None else (query.task_id,)
     wanted = Wanted.of(tasks, query.kind, query.severity, who.name if query.mine else None)
     since = query.since if last is None else last
-    return EventStream(live.hub, live.connections, who, service(request).access.gate.still_valid, since, wanted)
+    return EventStream(live.hub, live.connections, who, _revalidate(request), since, wanted)
 
 
 @router.post(
@@ -136,13 +137,17 @@ async def events_socket(websocket: WebSocket) -> None:
         return who
 
     await websocket.accept()
-    session = SocketSession(websocket, live.hub, live.connections, authenticate, access.gate.still_valid)
+    session = SocketSession(websocket, live.hub, live.connections, authenticate, _revalidate(websocket))
     if websocket.scope["query_string"]:
         await session.refuse(Ended(BAD_MESSAGE, "no parameters are taken here; a token does not belong in an address"))
     elif (sent := websocket.headers.get("origin")) is not None and not of_own_page(websocket, sent):
         await session.refuse(Ended(FORBIDDEN, "pages of other sites may not connect"))
     else:
         await session.serve()
+
+
+def _revalidate(connection: Request | WebSocket) -> Revalidate:
+    return partial(still_valid, service(connection).access.gate)
 
 
 def _live(connection: Request | WebSocket) -> Live:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from stock_pipeline.access.principal import AccessError, Principal
@@ -34,7 +34,7 @@ _EVERY = 1.0
 
 _log = get_logger(__name__)
 
-Revalidate = Callable[[Principal], Principal]
+Revalidate = Callable[[Principal], Awaitable[Principal]]
 
 
 class Ended(Exception):
@@ -70,7 +70,7 @@ class Connection:
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._sending_since: float | None = None
 
-    def readable(self) -> frozenset[str]:
+    async def readable(self) -> frozenset[str]:
         """Kinds of events that it may see now.
 
         Raises
@@ -79,8 +79,10 @@ class Connection:
             It may not be here any more.
         """
         try:
-            self.principal = self._revalidate(self.principal)
+            self.principal = await self._revalidate(self.principal)
         except AccessError as error:
+            if error.status != 401:
+                raise
             raise Ended(UNAUTHENTICATED, f"the log-in is over: {error.kind}") from error
         if not self.principal.may(STREAM):
             raise Ended(FORBIDDEN, f"the permission {STREAM} was withdrawn")
@@ -105,15 +107,17 @@ class Connection:
         if not self.ended.done():
             self.ended.set_result(ended)
 
-    def look(self, now: float) -> None:
-        """End it where it must end."""
+    def taken(self, now: float) -> None:
+        """End it where its client does not take what it is sent."""
         blocked = 0.0 if self._sending_since is None else now - self._sending_since
         behind = 0 if self.follower is None else self.follower.behind
         if blocked > LONGEST_BLOCKED_SECONDS or (blocked > BLOCKED_SECONDS and behind > MOST_BEHIND):
             self.end(Ended(SLOW, f"too slow: nothing was taken for {blocked:.0f} s, {behind} events behind"))
-            return
+
+    async def permitted(self) -> None:
+        """End it where its owner may not be here any more."""
         try:
-            self.readable()
+            await self.readable()
         except Ended as ended:
             self.end(ended)
 
@@ -200,10 +204,17 @@ class Connections:
                 await watcher
 
     async def _watch(self) -> None:
+        failing = False
         while self._open:
             await asyncio.sleep(_EVERY)
-            for connection in list(self._open):
-                try:
-                    connection.look(time.monotonic())
-                except Exception as error:  # the database may be away: look again in a second
-                    _log.warning("a connection could not be looked at", problem=type(error).__name__)
+            looked_at = list(self._open)
+            for connection in looked_at:
+                connection.taken(time.monotonic())
+            try:
+                for connection in looked_at:
+                    await connection.permitted()
+                failing = False
+            except Exception:  # the database may be away: look again in a second
+                if not failing:
+                    _log.warning("the connections could not be looked at", exc_info=True)
+                failing = True

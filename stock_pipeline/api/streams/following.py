@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from stock_pipeline.api.streams.hub import EventHub
@@ -65,7 +65,7 @@ class Follower:
     """
 
     def __init__(
-        self, hub: EventHub, since: int | None, wanted: Wanted, readable: Callable[[], frozenset[str]]
+        self, hub: EventHub, since: int | None, wanted: Wanted, readable: Callable[[], Awaitable[frozenset[str]]]
     ) -> None:
         self._hub, self._readable = hub, readable
         self.wanted = wanted
@@ -95,7 +95,7 @@ class Follower:
             items = await self._hub.after(start)
             following = items[0].sequence if items else newest + 1
             gap = Gap("expired", start, following) if following > start + 1 else None
-            readable = self._readable()
+            readable = await self._readable()
             chosen = [item for item in items if item.event.kind in readable and wanted.matches(item.event)]
             batch = Batch(start, items[-1].sequence if items else newest, chosen, gap, wanted)
             if chosen or gap is not None:

@@ -125,9 +125,9 @@ class EventHub:
             try:
                 more = await self._read()
                 failing = False
-            except Exception as error:
+            except Exception:
                 if not failing:  # one line when it begins, not one a second
-                    _log.error("events could not be read", problem=str(error))
+                    _log.exception("events could not be read")
                 failing, more = True, False
             if not more:
                 await self._pause(_FAILED_SECONDS if failing else self.poll_seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from stock_pipeline.access.principal import Principal
-from stock_pipeline.api.streams.connections import Connection, Connections, Ended
+from stock_pipeline.api.streams.connections import Connection, Connections, Ended, Revalidate
 from stock_pipeline.api.streams.following import Follower
 from stock_pipeline.api.streams.hub import EventHub
 from stock_pipeline.api.streams.items import Wanted
@@ -42,7 +41,7 @@ class EventStream(Response):
         hub: EventHub,
         connections: Connections,
         principal: Principal,
-        revalidate: Callable[[Principal], Principal],
+        revalidate: Revalidate,
         since: int | None,
         wanted: Wanted,
     ) -> None:

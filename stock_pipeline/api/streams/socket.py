@@ -24,6 +24,7 @@ from stock_pipeline.api.streams.connections import (
     Connection,
     Connections,
     Ended,
+    Revalidate,
 )
 from stock_pipeline.api.streams.following import Batch, Follower
 from stock_pipeline.api.streams.hub import EventHub
@@ -68,7 +69,7 @@ class SocketSession:
         hub: EventHub,
         connections: Connections,
         authenticate: Authenticator,
-        revalidate: Callable[[Principal], Principal],
+        revalidate: Revalidate,
     ) -> None:
         self._socket, self._hub, self._connections = websocket, hub, connections
         self._authenticate, self._revalidate = authenticate, revalidate
@@ -88,8 +89,8 @@ class SocketSession:
             await self._close(ended)
         except WebSocketDisconnect:
             return
-        except Exception as error:
-            _log.error("a connection to the stream failed", problem=repr(error))
+        except Exception:
+            _log.exception("a connection to the stream failed")
             await self._close(Ended(1011, "an unexpected error; the log of the service has it"))
 
     async def refuse(self, ended: Ended) -> None:
