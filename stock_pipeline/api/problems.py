@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -12,7 +12,8 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from stock_pipeline.access.principal import AccessError
@@ -150,63 +151,73 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def install(app: FastAPI) -> None:
     """Answer every error of an application with a problem document."""
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
 
-    def respond(request: Request, status: int, kind: str, detail: str, **more: Any) -> Response:
-        request_id = getattr(request.state, "request_id", None)
-        return problem_response(status, kind, detail, instance=request.scope["path"], request_id=request_id, **more)
 
-    async def own(request: Request, error: Exception) -> Response:
-        assert isinstance(error, ProblemError)
-        return respond(request, error.status, error.kind, error.detail, headers=error.headers, errors=error.errors)
+def _respond(request: Request, status: int, kind: str, detail: str, **more: Any) -> Response:
+    request_id = getattr(request.state, "request_id", None)
+    return problem_response(status, kind, detail, instance=request.scope["path"], request_id=request_id, **more)
 
-    async def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        kind = HTTPStatus(error.status_code).name.lower().replace("_", "-")
-        detail = str(error.detail)
-        if error.status_code == 404:
-            detail = f"there is nothing at {request.scope['path']}; /docs lists all addresses"
-        elif error.status_code == 405:
-            detail = f"{request.method} is not possible at {request.scope['path']}"
-        return respond(request, error.status_code, kind, detail, headers=error.headers)
 
-    async def validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        errors = [
-            {
-                "parameter": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]),
-                "message": "unknown parameter" if item["type"] == "extra_forbidden" else item["msg"],
-                "value": _shown(item["loc"], item.get("input")),
-            }
-            for item in error.errors()
-        ]
-        detail = "; ".join(f"{item['parameter']}: {item['message']}" for item in errors)
-        return respond(request, 422, "invalid-parameters", detail, errors=errors)
+async def _own(request: Request, error: Any) -> Response:
+    return _respond(request, error.status, error.kind, error.detail, headers=error.headers, errors=error.errors)
 
-    async def access(request: Request, error: Exception) -> Response:
-        assert isinstance(error, AccessError)
-        headers = access_headers(error)
-        return respond(request, error.status, error.kind, str(error), headers=headers, facts=error.detail)
 
-    async def database(request: Request, error: Exception) -> Response:
-        _log.warning("the metadata database gave no answer", error=type(error).__name__, path=request.url.path)
-        asks = request.method in ("GET", "HEAD", "OPTIONS")
-        detail = f"the metadata database is busy or cannot be reached; {_UNCHANGED if asks else _UNCERTAIN}"
-        return respond(request, 503, "database-unavailable", detail, headers={"Retry-After": "5"})
+async def _http(request: Request, error: Any) -> Response:
+    kind = HTTPStatus(error.status_code).name.lower().replace("_", "-")
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = f"there is nothing at {request.scope['path']}; /docs lists all addresses"
+    elif error.status_code == 405:
+        detail = f"{request.method} is not possible at {request.scope['path']}"
+    return _respond(request, error.status_code, kind, detail, headers=error.headers)
 
-    async def pipeline(request: Request, error: Exception) -> Response:
-        if isinstance(error, NotFoundError):
-            return respond(request, 404, "not-found", str(error))
-        _log.error("the answer could not be made", error=str(error), path=request.url.path)
-        if isinstance(error, IntegrityError):
-            return respond(request, 503, "storage-unreadable", "stored data cannot be read; see the log of the service")
-        return respond(request, 500, "internal", "the answer could not be made; see the log of the service")
 
-    app.add_exception_handler(ProblemError, own)
-    app.add_exception_handler(OperationalError, database)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(RequestValidationError, validation)
-    app.add_exception_handler(AccessError, access)
-    app.add_exception_handler(PipelineError, pipeline)
+async def _validation(request: Request, error: Any) -> Response:
+    errors = [
+        {
+            "parameter": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]),
+            "message": "unknown parameter" if item["type"] == "extra_forbidden" else item["msg"],
+            "value": _shown(item["loc"], item.get("input")),
+        }
+        for item in error.errors()
+    ]
+    detail = "; ".join(f"{item['parameter']}: {item['message']}" for item in errors)
+    return _respond(request, 422, "invalid-parameters", detail, errors=errors)
+
+
+async def _access(request: Request, error: Any) -> Response:
+    return _respond(request, error.status, error.kind, str(error), headers=access_headers(error), facts=error.detail)
+
+
+async def _database(request: Request, error: Any) -> Response:
+    _log.warning("the metadata database gave no answer", error=type(error).__name__, path=request.url.path)
+    detail = "the metadata database is busy or cannot be reached; nothing was changed, try again soon"
+    return _respond(request, 503, "database-unavailable", detail, headers={"Retry-After": "5"})
+
+
+async def _pipeline(request: Request, error: Any) -> Response:
+    if isinstance(error, NotFoundError):
+        return _respond(request, 404, "not-found", str(error))
+    _log.error("the answer could not be made", error=str(error), path=request.url.path)
+    if isinstance(error, IntegrityError):
+        return _respond(request, 503, "storage-unreadable", "stored data cannot be read; see the log of the service")
+    return _respond(request, 500, "internal", "the answer could not be made; see the log of the service")
+
+
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
+"""The metadata database is busy, cannot be reached, or has no connection left."""
+
+HANDLERS: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
+    ProblemError: _own,
+    **dict.fromkeys(DATABASE_AWAY, _database),
+    HTTPException: _http,
+    RequestValidationError: _validation,
+    AccessError: _access,
+    PipelineError: _pipeline,
+}
+"""What answers each kind of error."""
 
 
 def access_headers(error: AccessError) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """The fast path: known questions about the current publication are answered by ready bytes, before any routing.
 
 `FastPath` stands inside the outermost frame of the application, so its answers carry the same request ids, security
-headers and log lines. Who asks is found out and checked by the same `authorise` that every route uses; a refusal is
-handed on to the route, which says it. Answers are kept beside the publication that they were made of and go with it.
+headers and log lines. Who asks is found out and checked by the same `authorise` that every route uses; a refusal or
+failure is handed on to the route, which says it. Answers are kept beside the publication that they were made of and go
+with it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import re
 from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stock_pipeline.access.principal import AccessError
 from stock_pipeline.api.answers import Answer, Answers, matches
 from stock_pipeline.api.dependencies import authorise, publications
 from stock_pipeline.api.reading import predictions as reading
@@ -52,11 +52,11 @@ class FastPath:
         await self._app(scope, receive, send)
 
     async def _allowed(self, scope: Scope) -> bool:
-        """Whether the asker may have it; a refusal is kept for the route, so that it is judged and counted once."""
+        """Whether the asker may have it; a refusal or failure is kept for the route, which has the words for it."""
         request = Request(scope)
         try:
             await authorise(request, PERMISSION)
-        except AccessError as error:
+        except Exception as error:
             request.state.refused = error
             return False
         return True

@@ -10,14 +10,11 @@ from urllib.parse import urlencode
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
-from starlette.exceptions import HTTPException
 
 from stock_pipeline.access.principal import AccessError
 from stock_pipeline.api.console.rendering import page
-from stock_pipeline.api.problems import ProblemError
-from stock_pipeline.core.errors import PipelineError
+from stock_pipeline.api.problems import DATABASE_AWAY, HANDLERS
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -49,8 +46,8 @@ def wants_page(request: Request) -> bool:
 
 def install(app: FastAPI) -> None:
     """Put pages before the error answers that the application has already."""
-    for kind in (ProblemError, AccessError, HTTPException, RequestValidationError, PipelineError):
-        app.add_exception_handler(kind, _paged(app.exception_handlers[kind]))
+    for kind, answer in HANDLERS.items():
+        app.add_exception_handler(kind, _paged(answer))
 
 
 def _paged(answer: Any) -> Handler:
@@ -62,7 +59,8 @@ def _paged(answer: Any) -> Handler:
             return to_login(request, expired=error.kind != "token-missing")
         if isinstance(error, AccessError) and error.kind == "step-up-required":
             return RedirectResponse("/account/step-up?" + urlencode({"next": _back(request)}), status_code=303)
-        return await run_in_threadpool(error_page, request, problem)
+        # the navigation would ask the database once more
+        return await run_in_threadpool(error_page, request, problem, bare=isinstance(error, DATABASE_AWAY))
 
     return handle
 
@@ -75,8 +73,8 @@ def to_login(request: Request, *, expired: bool) -> Response:
     return RedirectResponse("/login" + (f"?{urlencode(asked)}" if asked else ""), status_code=303)
 
 
-def error_page(request: Request, problem: Response) -> Response:
-    """Say a problem document in a page."""
+def error_page(request: Request, problem: Response, *, bare: bool = False) -> Response:
+    """Say a problem document in a page, with ``bare`` without the navigation."""
     body: dict[str, Any] = orjson.loads(bytes(problem.body))
     status = problem.status_code
     answer = page(
@@ -84,6 +82,7 @@ def error_page(request: Request, problem: Response) -> Response:
         "error.html",
         title=_HEADINGS.get(status, HTTPStatus(status).phrase),
         crumbs=[("Console", "/"), (f"Error {status}", None)],
+        bare=bare,
         status=status,
         problem=body,
     )

@@ -92,6 +92,7 @@ def page(
     crumbs: Sequence[tuple[str, str | None]] = (),
     notices: Sequence[Notice] = (),
     status: int = 200,
+    bare: bool = False,
     **content: Any,
 ) -> Response:
     """Answer with a page.
@@ -112,10 +113,12 @@ def page(
         What is said above the content, after what the address asks for (see `notices`).
     status
         HTTP status.
+    bare
+        Without who looks and the navigation, as before a log-in.
     content
         What the template shows.
     """
-    who = visitor(request)
+    who = None if bare else visitor(request)
     text = render(
         template,
         title=title,

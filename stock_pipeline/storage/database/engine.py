@@ -12,6 +12,20 @@ from sqlalchemy.exc import ArgumentError
 from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline.storage.database.migrate import upgrade
 
+_POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 40, "pool_timeout": 10}
+"""More connections than the service has threads (40 for requests, and those in the background), so that a thread waits
+for the database and not for another thread; beyond the first ten they are closed after use."""
+
+_POSTGRES = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,  # ms
+    "options": "-c statement_timeout=60s",
+}
+"""So that no thread waits for ever: for a server behind a broken network, or for a lock that is not given back."""
+
 
 def open_database(address: str | Path, *, migrate: bool = True) -> Engine:
     """Open the metadata database, made where absent.
@@ -26,7 +40,9 @@ def open_database(address: str | Path, *, migrate: bool = True) -> Engine:
     Returns
     -------
     sqlalchemy.Engine
-        SQLite uses write-ahead logging and waits 30 s for a lock; Postgres connections are tested before use.
+        SQLite uses write-ahead logging and waits 30 s for a lock. Postgres connections are tested before use, their
+        statements end after 60 s, and a server that is gone is noticed after 30 s; where the address says otherwise,
+        that counts.
 
     Raises
     ------
@@ -41,11 +57,12 @@ def open_database(address: str | Path, *, migrate: bool = True) -> Engine:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists():  # it will hold hashes of passwords; SQLite's other files get the mode of this one
             file.touch(mode=0o600)
-        engine = create_engine(url, connect_args={"timeout": 30})
+        engine = create_engine(url, connect_args={"timeout": 30}, **_POOL)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:
-        engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        said = {name: value for name, value in _POSTGRES.items() if name not in url.query}
+        engine = create_engine(url, pool_pre_ping=True, connect_args=said, **_POOL)
     if migrate:
         upgrade(engine)
     return engine

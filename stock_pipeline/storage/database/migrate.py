@@ -57,6 +57,7 @@ def upgrade(engine: Engine) -> str:
                 fix="update the package, or open another database",
             )
         config.attributes["connection"] = connection
+        _without_timeout(connection)
         command.upgrade(config, "head")
         connection.commit()
     return head
@@ -88,6 +89,13 @@ def _locked(engine: Engine) -> Iterator[None]:
             yield
 
 
+def _without_timeout(connection: Connection) -> None:
+    """Let the statements of a transaction take as long as they take: large tables are changed slowly."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+
+
 def _advisory(connection: Connection, action: str) -> None:
+    _without_timeout(connection)
     connection.execute(text(f"SELECT pg_advisory_{action}(:number)"), {"number": _POSTGRES_LOCK})
     connection.commit()
