@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import re
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -44,7 +45,8 @@ _LEEWAY = 60
 _TIMEOUT = 10.0
 _FRESH = 3600.0
 _LOOK_AGAIN = 10.0
-"""Seconds after which the keys are fetched anew for one that is not known: a forger must not make us a flood."""
+"""Seconds after which the keys are fetched anew for one that is not known, and whatever could not be had is asked for
+anew: neither a forger nor a provider that is down must make us a flood."""
 
 _LARGEST = 1_000_000
 _SECOND_FACTORS = frozenset({"mfa", "otp", "hwk", "swk", "fpt", "face", "sms"})
@@ -74,9 +76,7 @@ class Oidc:
 
     def __init__(self, access: Access, settings: OidcSettings) -> None:
         self._access, self._settings = access, settings
-        self._lock = threading.Lock()
-        self._metadata: tuple[float, dict[str, Any]] | None = None
-        self._jwks: tuple[float, dict[str, Any]] | None = None
+        self._metadata, self._jwks = _Document(), _Document()
 
     def begin(self, redirect_uri: str, after: str = "/") -> OidcStart:
         """Begin a log-in.
@@ -299,27 +299,26 @@ class Oidc:
         )
 
     def _known_metadata(self) -> dict[str, Any]:
-        with self._lock:
-            if self._metadata is None or time.monotonic() - self._metadata[0] > _FRESH:
-                issuer = self._settings.issuer
-                document = _get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-                if document.get("issuer") != issuer:
-                    raise ConfigurationError(
-                        "the identity provider calls itself by another address than access.oidc.issuer",
-                        value=str(document.get("issuer"))[:200],
-                        allowed=issuer,
-                    )
-                for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-                    _check_address(document.get(name))
-                self._metadata = time.monotonic(), document
-            return self._metadata[1]
+        return self._metadata.get(self._fetch_metadata, _FRESH)
+
+    def _fetch_metadata(self) -> dict[str, Any]:
+        issuer = self._settings.issuer
+        document = _get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if document.get("issuer") != issuer:
+            raise ConfigurationError(
+                "the identity provider calls itself by another address than access.oidc.issuer",
+                value=str(document.get("issuer"))[:200],
+                allowed=issuer,
+            )
+        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+            _check_address(document.get(name))
+        return document
 
     def _known_jwks(self, *, again: bool) -> dict[str, Any]:
         address = self._known_metadata()["jwks_uri"]
-        with self._lock:
-            if self._jwks is None or time.monotonic() - self._jwks[0] > (_LOOK_AGAIN if again else _FRESH):
-                self._jwks = time.monotonic(), _get(address)
-            return self._jwks[1]
+        if again:
+            return self._jwks.get(lambda: _get(address), _LOOK_AGAIN, wait=_TIMEOUT)
+        return self._jwks.get(lambda: _get(address), _FRESH)
 
     @property
     def _cipher(self) -> Fernet:
@@ -334,6 +333,55 @@ class Oidc:
             result="refused",
             detail={"reason": error.what},
         )
+
+
+class _Document:
+    """A document of the provider. One thread at a time fetches it, and while it cannot be had the last one holds."""
+
+    def __init__(self) -> None:
+        self._fetching = threading.Lock()
+        self._last: tuple[float, dict[str, Any]] | None = None
+        self._failed = -math.inf
+
+    def get(self, fetch: Callable[[], dict[str, Any]], fresh: float, *, wait: float = 0.0) -> dict[str, Any]:
+        """The document.
+
+        Parameters
+        ----------
+        fetch
+            Fetches it.
+        fresh
+            Seconds for which it holds.
+        wait
+            Seconds to wait for another thread that fetches it, instead of being content with the last one: only for
+            those who have proved more than that they can ask.
+
+        Raises
+        ------
+        AccessError
+            503 ``identity-provider-unavailable``: there is none, and it cannot be had, or another thread tries.
+        """
+        last = self._last
+        if last is not None and time.monotonic() - last[0] <= fresh:
+            return last[1]
+        if time.monotonic() - self._failed < _LOOK_AGAIN or not self._fetching.acquire(timeout=wait):
+            return self._without()
+        try:
+            if self._last is last:
+                self._last = time.monotonic(), fetch()
+        except AccessError:
+            self._failed = time.monotonic()
+        except Exception:
+            self._failed = time.monotonic()
+            raise
+        finally:
+            self._fetching.release()
+        return self._without()
+
+    def _without(self) -> dict[str, Any]:
+        if self._last is None:
+            raise _unavailable()
+        return self._last[1]
 
 
 def _get(address: str) -> dict[str, Any]:

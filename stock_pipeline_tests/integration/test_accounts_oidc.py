@@ -232,7 +232,10 @@ def test_a_new_key_of_the_provider_is_fetched(simple: Access, provider: Identity
 
 
 @pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/token", "/keys"])
-def test_a_provider_that_is_down_is_said_to_be(simple: Access, provider: IdentityProvider, path: str) -> None:
+def test_a_provider_that_is_down_is_said_to_be(
+    simple: Access, provider: IdentityProvider, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_AGAIN", 0.0)  # as if ten seconds passed between the two
     provider.broken = {path}
     error = refusal(log_in, simple, provider)
     assert (error.status, error.kind) == (503, "identity-provider-unavailable")
