@@ -19,7 +19,9 @@ from sqlalchemy.orm import Session
 
 from stock_pipeline.access import abuse_rules as rules
 from stock_pipeline.access import throttle, versions
+from stock_pipeline.access.abuse_alerts import alert_of, end_alerts
 from stock_pipeline.access.abuse_rules import LOG_IN, REFUSAL, Finding
+from stock_pipeline.access.abuse_trail import NewestTrail, kept_key
 from stock_pipeline.access.audit import RAW, Audit
 from stock_pipeline.access.audit_entry import AuditEntry, read_entry
 from stock_pipeline.access.clock import Clock, utc_now
@@ -27,7 +29,6 @@ from stock_pipeline.access.places import device_of, network_of, source_of
 from stock_pipeline.access.principal import Origin, Principal
 from stock_pipeline.access.roles import lock
 from stock_pipeline.config.access import AccessSettings
-from stock_pipeline.observability.alerts import Alert
 from stock_pipeline.observability.logging import get_logger
 from stock_pipeline.storage.database import reading
 from stock_pipeline.storage.database.tables.accounts import (
@@ -46,19 +47,6 @@ FORGET_DEVICES = timedelta(days=400)
 
 _SYSTEM = Principal("abuse watch", "system")
 _log = get_logger(__name__)
-
-_REMEDIES = {
-    "brute_force": "If the owner did not do this, nothing is lost; a good password and a second factor keep it so.",
-    "address_failures": "The address is blocked for a while. Block it at the firewall where it goes on.",
-    "credential_stuffing": "The address is blocked for a while. Look at log-ins that succeeded from it, and have those "
-    "passwords changed.",
-    "distributed_stuffing": "Ask for second factors, look at log-ins from new places, and limit log-ins at the proxy.",
-    "new_device": "If the owner did not do this: revoke the session and set a new password.",
-    "impossible_travel": "If the owner did not do this: revoke all sessions and set a new password.",
-    "bulk_reads": "Ask the owner whether this was wanted; revoke the session or key if not.",
-    "probing": "Ask the owner what was tried; revoke the session or key if it was not the owner.",
-    "token_reuse": "A refresh token was in two hands: have the password changed and look where the session came from.",
-}
 
 
 class HasName(Protocol):
@@ -110,6 +98,7 @@ class Watch:
     ) -> None:
         self._engine, self._settings, self._audit = engine, settings, audit
         self._outbox, self._timezone, self._clock = outbox, timezone, clock
+        self._trail = NewestTrail(LOOK_BACK)
         self._refusals: dict[tuple[str, str | None], _Refusals] = {}
         self._lock = threading.Lock()
 
@@ -246,7 +235,7 @@ class Watch:
             self._tell(finding, origin=origin)
 
     def review(self, now: datetime) -> list[Finding]:
-        """Apply every rule to the newest part of the trail, and remove counters and devices that are old.
+        """Apply every rule to the newest part of the trail, end alerts that are over, forget old counters and devices.
 
         May be called by several processes and as often as one likes: each finding is told once.
 
@@ -257,9 +246,7 @@ class Watch:
         """
         abuse = self._settings.abuse
         with Session(reading(self._engine)) as session:
-            entries = self._recent(
-                session, now - LOOK_BACK, AuditRow.action.in_((LOG_IN, REFUSAL, rules.READ)), AuditRow.at <= now
-            )
+            entries, known = self._trail.follow(session, now), self._trail.told(session, now)
         found = [
             *rules.brute_force(entries, abuse),
             *rules.address_failures(entries, abuse),
@@ -268,7 +255,11 @@ class Watch:
             *rules.probing(entries, abuse),
             *rules.bulk_reads(entries, abuse, self._timezone),
         ]
-        told = [finding for finding in found if self._tell(finding)]
+        told = [finding for finding in found if kept_key(finding) not in known and self._tell(finding)]
+        if self._outbox is not None:
+            # also of what was known: a process may have ended between the trail and the alert
+            self._outbox.make_up([alert_of(finding) for finding in found])
+            end_alerts(self._outbox, now)
         with Session(self._engine) as session, session.begin():
             for finding in told:
                 if finding.rule in ("address_failures", "credential_stuffing"):
@@ -286,7 +277,7 @@ class Watch:
             known = session.scalar(
                 select(func.count())
                 .select_from(AuditRow)
-                .where(AuditRow.action == f"abuse.{finding.rule}", AuditRow.object_id == finding.key[:200])
+                .where(AuditRow.action == f"abuse.{finding.rule}", AuditRow.object_id == kept_key(finding))
             )
             if not known:
                 suspected = self._answer(session, finding)
@@ -294,23 +285,12 @@ class Watch:
                     f"abuse.{finding.rule}",
                     actor=_SYSTEM,
                     origin=origin,
-                    object=("finding", finding.key[:200]),
+                    object=("finding", kept_key(finding)),
                     detail={"what": finding.what, **finding.labels, **({"sessions": suspected} if suspected else {})},
                     session=session,
                 )
-        alert = Alert(
-            kind="abuse",
-            severity=finding.severity,
-            title=f"{finding.rule.replace('_', ' ').capitalize()}: {finding.subject}",
-            body=f"{finding.what}.",
-            fingerprint=f"abuse:{finding.rule}:{finding.subject}",
-            source_key=finding.key,
-            created_at=finding.at,
-            labels={"rule": finding.rule, **finding.labels},
-            remedy=_REMEDIES[finding.rule],
-        )
         if self._outbox is not None:
-            self._outbox.enqueue(alert)  # also for a known one: the process may have ended between the two
+            self._outbox.enqueue(alert_of(finding))
         elif not known:
             _log.warning("abuse", rule=finding.rule, subject=finding.subject, what=finding.what)
         return not known

@@ -21,6 +21,11 @@ from stock_pipeline.observability.alerts import Severity
 LOG_IN, REFUSAL, READ = "session.log_in", "permission.check", "data.read"
 """Actions that the rules read."""
 
+TOLD = (
+    "brute_force", "address_failures", "credential_stuffing", "distributed_stuffing", "probing", "bulk_reads",
+)  # fmt: skip
+"""Rules that are applied to the trail again and again; the others are applied to what happens."""
+
 HOUR, TEN_MINUTES = timedelta(hours=1), timedelta(minutes=10)
 LEAST_KM = 100.0
 """Places nearer than this are no journey: networks are known only roughly."""

@@ -23,9 +23,12 @@ from sqlalchemy.orm import Session
 from stock_pipeline.observability.alerts import SEVERITIES, Alert, Sink, compose
 from stock_pipeline.observability.logging import get_logger
 from stock_pipeline.observability.redaction import redact_text
+from stock_pipeline.storage.database import reading
 from stock_pipeline.storage.database.tables.alerts import AlertRow, AlertStateRow, DeliveryRow
 
 RECOVERY = "recovery"
+
+_AT_A_TIME = 500
 
 _log = get_logger(__name__)
 
@@ -96,6 +99,15 @@ class AlertOutbox:
         with Session(self._engine) as session, session.begin():
             return self._insert(session, alert)
 
+    def make_up(self, alerts: Sequence[Alert]) -> int:
+        """Accept those of many alerts that are not there; writes nothing where all are. Returns how many were new."""
+        known: set[str] = set()
+        with Session(reading(self._engine)) as session:
+            for first in range(0, len(alerts), _AT_A_TIME):
+                keys = [_bounded(alert.source_key) for alert in alerts[first : first + _AT_A_TIME]]
+                known.update(session.scalars(select(AlertRow.source_key).where(AlertRow.source_key.in_(keys))))
+        return sum(self.enqueue(alert) for alert in alerts if _bounded(alert.source_key) not in known)
+
     def resolve(self, fingerprint: str, now: datetime, *, title: str | None = None, body: str | None = None) -> bool:
         """Say that the problem behind a fingerprint is over.
 
@@ -146,7 +158,7 @@ class AlertOutbox:
 
     def open_alerts(self) -> list[Alert]:
         """Alerts that nobody has resolved, oldest first."""
-        with Session(self._engine) as session:
+        with Session(reading(self._engine)) as session:
             rows = session.scalars(
                 select(AlertRow)
                 .where(AlertRow.kind != RECOVERY, AlertRow.resolved_at.is_(None))
@@ -154,9 +166,19 @@ class AlertOutbox:
             )
             return [_alert(row) for row in rows]
 
+    def newest_open(self, kind: str) -> dict[str, datetime]:
+        """When the newest alert of each fingerprint came, of those of a kind that nobody has resolved."""
+        with Session(reading(self._engine)) as session:
+            rows = session.execute(
+                select(AlertRow.fingerprint, func.max(AlertRow.created_at).label("newest"))
+                .where(AlertRow.kind == kind, AlertRow.resolved_at.is_(None))
+                .group_by(AlertRow.fingerprint)
+            )
+            return {row.fingerprint: row.newest for row in rows}
+
     def undelivered(self) -> int:
         """Alerts that have not reached every sink yet."""
-        with Session(self._engine) as session:
+        with Session(reading(self._engine)) as session:
             waiting = select(DeliveryRow.alert_id).where(DeliveryRow.sent_at.is_(None))
             condition = or_(AlertRow.addressed.is_(False), AlertRow.id.in_(waiting))
             return session.scalar(select(func.count()).select_from(AlertRow).where(condition)) or 0
@@ -239,6 +261,9 @@ class AlertOutbox:
         return session.execute(statement).first() is not None
 
     def _address(self, names: Sequence[str], now: datetime) -> None:
+        with Session(reading(self._engine)) as session:
+            if session.scalar(select(AlertRow.id).where(AlertRow.addressed.is_(False)).limit(1)) is None:
+                return
         with Session(self._engine) as session, session.begin():
             rows = session.scalars(
                 select(AlertRow).where(AlertRow.addressed.is_(False)).order_by(AlertRow.id).with_for_update()
@@ -264,7 +289,7 @@ class AlertOutbox:
             _log.exception("the alert outbox failed", sink=sink.name)
 
     def _due(self, sink: str, now: datetime) -> list[str]:
-        with Session(self._engine) as session:
+        with Session(reading(self._engine)) as session:
             statement = (
                 select(AlertRow.fingerprint)
                 .join(DeliveryRow, DeliveryRow.alert_id == AlertRow.id)
