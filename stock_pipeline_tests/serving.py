@@ -116,7 +116,7 @@ def main() -> None:
     from stock_pipeline.config import load_settings
 
     settings = load_settings(Path(sys.argv[1]), environment={})
-    serve(Service(settings), port=int(sys.argv[2]), home=settings.home, log_level="WARNING")
+    serve(Service(settings), port=int(sys.argv[2]), home=settings.home)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from fastapi import FastAPI
 from stock_pipeline.api.app import create_app
 from stock_pipeline.api.service import Service
 from stock_pipeline.core.errors import ConfigurationError
-from stock_pipeline.observability.logging import Level, configure_logging, get_logger
+from stock_pipeline.observability.logging import configure_logging, get_logger
 
 if TYPE_CHECKING:
     import uvicorn
@@ -33,10 +32,6 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     home: Path | str | None = None,
-    poll_seconds: float = 1.0,
-    allowed_hosts: Sequence[str] | None = None,
-    log_level: Level = "INFO",
-    console: bool = True,
 ) -> None:
     """Serve until interrupted.
 
@@ -45,25 +40,17 @@ def serve(
     service
         What the routes work with.
     host, port
-        Address; loopback by default.
+        Address; loopback by default, and then requests may address loopback names only.
     home
         State folder for the log file; none where ``None``.
-    poll_seconds
-        How often a new publication is looked for.
-    allowed_hosts
-        Names that requests may address. Where ``None``: the loopback names on loopback, any otherwise.
-    log_level, console
-        See `observability.logging.configure_logging`.
 
     Raises
     ------
     ConfigurationError
         The address is in use or not of this machine.
     """
-    configure_logging(home, component="api", level=log_level, console=console)
-    if allowed_hosts is None and is_loopback(host):
-        allowed_hosts = LOOPBACK_NAMES
-    app = create_app(service, poll_seconds=poll_seconds, allowed_hosts=allowed_hosts)
+    configure_logging(home, component="api")
+    app = create_app(service, allowed_hosts=LOOPBACK_NAMES if is_loopback(host) else None)
     with listen(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         get_logger(__name__).info("serving", address=f"http://{shown}:{listening.getsockname()[1]}")

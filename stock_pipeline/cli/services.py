@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ START_SECONDS = 180
 STOP_SECONDS = 20
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOG_BYTES = 20_000_000
-"""Size at which a service's log is put aside when it starts; the one before the last is dropped."""
+"""Size at which what a service has printed is put aside; what was put aside before is dropped."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,8 @@ def serve_all(settings: Settings) -> None:
         for number in previous:
             signal.signal(number, signal.SIG_IGN)
         _stop([process for _, process, _ in running])
+            for _, _, log in running:
+                put_aside(log)
         code_socket(settings).unlink(missing_ok=True)
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -178,9 +181,14 @@ def check_ports(host: str, wanted: Sequence[Service]) -> None:
 
 
 def put_aside(log: Path) -> None:
-    """Rename a log that has grown large, so that the services may run for years."""
+    """Move what a log that has grown large holds into another file, so that the services may run for years.
+
+    The file itself stays, because whoever writes into it has it open; a line of this very moment may be lost.
+    """
     if log.exists() and log.stat().st_size > LOG_BYTES:
-        log.replace(log.with_name(f"{log.name}.1"))
+        with contextlib.suppress(OSError):  # where the disk is full, room is worth more than old lines
+            shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
 
 
 def serve_api(settings: Settings) -> None:

@@ -64,7 +64,7 @@ def configure_logging(
     *,
     component: str = "pipeline",
     level: Level = "INFO",
-    console: bool = True,
+    console: bool | None = None,
     max_bytes: int = 20_000_000,
     backups: int = 10,
 ) -> Path | None:
@@ -79,7 +79,8 @@ def configure_logging(
     level
         Least level that is written.
     console
-        Whether lines also go to standard error, in readable form.
+        Whether lines also go to standard error, in readable form. Where ``None``: if somebody looks at it, or there is
+        no file; whatever collects the output of a service would keep every line a second time, and for ever.
     max_bytes, backups
         Size of one file and number of old ones.
 
@@ -101,7 +102,7 @@ def configure_logging(
         file = SharedRotatingFileHandler(path, max_bytes, backups)
         file.setFormatter(JsonFormatter(component))
         handlers.append(file)
-    if console:
+    if console or (console is None and (home is None or sys.stderr.isatty())):
         stream = logging.StreamHandler(sys.stderr)
         stream.setFormatter(ConsoleFormatter())
         handlers.append(stream)

@@ -217,7 +217,7 @@ def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
         "from stock_pipeline_tests.api_service import PASSWORD, service_for; "
         "from stock_pipeline.storage.lake import Lake; service = service_for(Lake(sys.argv[1])); "
         "service.access.accounts.create('ana', password=PASSWORD, by='system'); "
-        "serve(service, port=int(sys.argv[2]), home=sys.argv[3], poll_seconds=0.05)"
+        "serve(service, port=int(sys.argv[2]), home=sys.argv[3])"
     )
     server = subprocess.Popen(
         [sys.executable, "-c", code, lake.root, str(port), str(tmp_path)],
@@ -239,7 +239,7 @@ def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
             assert (head.status_code, head.content) == (200, b"")
             assert head.headers["etag"] == client.get("/api/predictions").headers["etag"]
             with pytest.raises(ConfigurationError, match="cannot listen there"):
-                serve(service_for(lake), port=port, console=False)
+                serve(service_for(lake), port=port)
             assert client.get("/readyz", headers={"X-Request-ID": "find-me-again"}).status_code == 200
     finally:
         server.terminate()

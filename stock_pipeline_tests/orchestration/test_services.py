@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 
 from stock_pipeline.cli import services
 from stock_pipeline.config import Settings, load_settings
-from stock_pipeline.core.errors import ConfigurationError
+from stock_pipeline.core.errors import ConfigurationError, PipelineError
 from stock_pipeline.orchestration.exclusive import BACKTESTS, sole_writer
 from stock_pipeline_tests.running import Running, get, services_running
 
@@ -126,11 +127,36 @@ def test_a_port_in_use_is_named_with_its_setting(local: Settings) -> None:
         services.check_ports("127.0.0.1", services.services(local.model_copy(update={"services": same})))
 
 
-def test_a_large_log_is_put_aside_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.requirement("P8")
+def test_a_large_log_is_put_aside_while_its_service_goes_on(local: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "LOG_BYTES", 1_000)
+    logs = local.home / "logs"
+    chatter = """
+import os, sys, time
+written, end = 0, time.monotonic() + 120
+while os.fstat(1).st_size >= written and time.monotonic() < end:
+    written += sys.stdout.write(f"line {written:05d}\\n")
+    sys.stdout.flush()
+    time.sleep(0.005)
+print("still writing")
+"""
+    command = [sys.executable, "-c", chatter]
+    monkeypatch.setattr(services, "services", lambda settings: [services.Service("chatter", command, None, None)])
+    with pytest.raises(PipelineError, match="chatter ended by itself: 'exit code 0'"):
+        services.serve_all(local)
+    assert (logs / "chatter.log.1").read_text().startswith("line 00000\n")
+    kept = (logs / "chatter.log").read_text()
+    assert kept.endswith("still writing\n")
+    assert len(kept) < 1_000, "it began anew"
+
+
+@pytest.mark.requirement("P8")
+def test_the_log_before_the_last_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "LOG_BYTES", 10)
     log = tmp_path / "api.log"
-    services.put_aside(log)
-    log.write_text("0123456789 more")
-    services.put_aside(log)
-    assert not log.exists()
-    assert (tmp_path / "api.log.1").read_text() == "0123456789 more"
+    for text in ("the first of them\n", "the second of them\n", "short\n"):
+        with log.open("a") as lines:
+            lines.write(text)
+        services.put_aside(log)
+    assert (tmp_path / "api.log.1").read_text() == "the second of them\n"
+    assert log.read_text() == "short\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,3 +174,23 @@ def test_processes_that_rotate_together_lose_no_line(tmp_path: Path) -> None:
     found = [line for file in files for line in file.read_text().splitlines()]
     assert len(files) > 10
     assert len(found) == len(set(found)) == 600
+
+
+@pytest.mark.requirement("P7")
+def test_lines_that_a_file_keeps_are_not_kept_again_by_whatever_collects_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = configure_logging(tmp_path, component="api")
+    get_logger().info("a request")
+    assert capsys.readouterr().err == ""
+    assert path is not None
+    assert "a request" in path.read_text()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    configure_logging(tmp_path, component="api")
+    get_logger().info("somebody looks")
+    assert "somebody looks" in capsys.readouterr().err
+    monkeypatch.undo()
+    configure_logging(None)
+    get_logger().info("nothing else keeps it")
+    assert "nothing else keeps it" in capsys.readouterr().err
+    configure_logging(None, console=False)
