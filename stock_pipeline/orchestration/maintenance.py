@@ -3,7 +3,8 @@
 What a published prediction or a registered model names is never removed: it must stay possible to compute it again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -14,7 +15,7 @@ from stock_pipeline.core.errors import PipelineError
 from stock_pipeline.orchestration import inputs, scoring, work_files
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.task_jobs import backtest_folder, predictions_folder
-from stock_pipeline.storage.tasks import EventLog, TaskFilter, TaskStore
+from stock_pipeline.storage.tasks import EventLog, NotNowError, TaskFilter, TaskStore
 from stock_pipeline.storage.tasks.states import RESTING
 
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -50,16 +51,25 @@ def maintenance_job(platform: Platform) -> dg.JobDefinition:
     )
     def forget_the_past(context: dg.OpExecutionContext) -> None:
         before = datetime.now(UTC) - timedelta(days=platform.settings.schedules.keep_runs_days)
-        figures = {
-            "runs": forget_runs(context.instance, before),
-            "reports": forget_reports(platform, before),
-            "alerts": platform.alert_outbox.purge(before),
-            "unfinished_work": work_files.remove_old(platform.settings.home, before),
-            "tasks": forget_tasks(platform, context.instance),
-            "requests": TaskStore(platform.database).forget_requests(before),
-            "events": forget_events(platform),
+        works: dict[str, Callable[[], int]] = {
+            "runs": lambda: forget_runs(context.instance, before),
+            "reports": lambda: forget_reports(platform, before),
+            "alerts": lambda: platform.alert_outbox.purge(before),
+            "unfinished_work": lambda: work_files.remove_old(platform.settings.home, before),
+            "tasks": lambda: forget_tasks(platform, context.instance),
+            "requests": lambda: TaskStore(platform.database).forget_requests(before),
+            "events": lambda: forget_events(platform),
         }
+        figures, failed = dict[str, int](), list[str]()
+        for name, work in works.items():
+            try:
+                figures[name] = work()
+            except Exception as error:  # what cannot be forgotten must not keep the rest
+                context.log.exception("old %s could not be forgotten", name)
+                failed.append(f"{name} ({error})")
         context.log.info("forgotten from before %s: %s", before.date(), figures)
+        if failed:
+            raise dg.Failure(f"these could not be forgotten: {'; '.join(failed)}", metadata=figures)
         context.add_output_metadata(figures)
 
     @dg.job(
@@ -112,9 +122,10 @@ def forget_tasks(platform: Platform, instance: dg.DagsterInstance) -> int:
         for task in page:
             runs = [run.run_id for run in store.runs(task.id)]
             if instance.get_runs_count(dg.RunsFilter(run_ids=[*runs, task.run_id])) == 0:
-                if task.state == "paused":
-                    store.ask(task.id, "cancel", "maintenance")
-                forgotten += store.forget(task.id)
+                with suppress(NotNowError):  # somebody has begun to go on with it
+                    if task.state == "paused":
+                        store.ask(task.id, "cancel", "maintenance")
+                    forgotten += store.forget(task.id)
     return forgotten
 
 

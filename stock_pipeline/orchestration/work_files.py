@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,13 @@ def remove(home: Path, task_id: str) -> None:
 
 def remove_old(home: Path, before: datetime) -> int:
     """Remove the files of tasks that were last touched before an instant; returns of how many tasks."""
-    old = [
-        path
-        for path in (home / "work").glob("*")
-        if path.is_dir() and max(p.stat().st_mtime for p in (path, *path.iterdir())) < before.timestamp()
-    ]
-    for path in old:
-        shutil.rmtree(path, ignore_errors=True)
-    return len(old)
+    removed = 0
+    for path in (home / "work").glob("*"):
+        with suppress(FileNotFoundError, NotADirectoryError):  # its task removes it at this moment, or it is no task's
+            if max(each.stat().st_mtime for each in (path, *path.iterdir())) < before.timestamp():
+                shutil.rmtree(path, ignore_errors=True)
+                removed += 1
+    return removed
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -13,17 +14,21 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from stock_pipeline.config import Settings
+from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.core.errors import PipelineError
 from stock_pipeline.observability.alerts import Alert
-from stock_pipeline.orchestration import maintenance
+from stock_pipeline.orchestration import maintenance, work_files
 from stock_pipeline.orchestration.bootstrap import open_instance, prepare_home
 from stock_pipeline.orchestration.exclusive import DATA, parts, sole_writer
 from stock_pipeline.orchestration.maintenance import forget_runs, maintenance_job, named_versions
+from stock_pipeline.orchestration.relay import Relay
 from stock_pipeline.orchestration.replay import replay
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import Runner
+from stock_pipeline.storage.database.tables.alerts import AlertRow
+from stock_pipeline.storage.tasks import TaskStore
 from stock_pipeline_tests.orchestration.conftest import make_market
+from stock_pipeline_tests.task_runs import Runs
 
 
 def files(platform: Platform, table: str) -> set[str]:
@@ -192,3 +197,66 @@ def test_the_copy_of_the_instance_file_follows_until_somebody_edits_it(finished:
     finally:
         os.environ.clear()
         os.environ.update(environment)
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    """A market in which nothing was done yet."""
+    return Platform(load_settings(make_market(tmp_path, until="2016-01-05"), environment={}))
+
+
+@pytest.mark.requirement("P3")
+def test_what_cannot_be_forgotten_does_not_keep_the_rest_and_fails_the_run(platform: Platform) -> None:
+    old = platform.settings.home / "work" / "old"
+    old.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    AlertRow.__table__.drop(platform.database)
+    with open_instance(platform.settings) as instance:
+        job = maintenance_job(platform)
+        result = job.execute_in_process(instance=instance, raise_on_error=False, op_selection=["forget_the_past"])
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert "could not be forgotten: alerts" in failure.step_failure_data.error.message
+    assert not old.exists(), "what comes after it was done"
+
+
+@pytest.mark.requirement("P3")
+def test_a_task_that_removes_its_files_meanwhile_does_not_disturb_upkeep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "going", "z"):
+        folder = tmp_path / "work" / name
+        folder.mkdir(parents=True)
+        (folder / "step.json").write_text("{}")
+        for path in (folder / "step.json", folder):
+            os.utime(path, (0, 0))
+    (tmp_path / "work" / "note.txt").write_text("not of a task")
+    listed = Path.iterdir
+
+    def vanishing(self: Path) -> Iterator[Path]:
+        found = list(listed(self))
+        if self.name == "going":
+            shutil.rmtree(self)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "iterdir", vanishing)
+    assert work_files.remove_old(tmp_path, datetime.now(UTC)) == 2
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["note.txt"]
+
+
+@pytest.mark.requirement("P3", "R2.1")
+def test_a_task_that_is_resumed_meanwhile_keeps_no_other_from_being_forgotten(
+    platform: Platform, tmp_path: Path
+) -> None:
+    runs, store = Runs(platform.database, tmp_path), TaskStore(platform.database)
+    paused = [runs.launch().run_id for _ in range(3)]
+    Relay(runs.instance, platform.database).poll()
+    for run in paused:
+        store.ask(run, "pause", "ann")
+        runs.terminate(run)
+    Relay(runs.instance, platform.database).poll()
+    store.ask(paused[1], "resume", "ann")
+    for run in paused:
+        runs.delete(run)
+    assert maintenance.forget_tasks(platform, runs.instance) == 2
+    assert [task.id for task in store.list()] == [paused[1]]
