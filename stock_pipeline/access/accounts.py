@@ -305,9 +305,20 @@ class Accounts:
             raise _missing(name[:80])
         return row
 
-    def note(self, session: Session, action: str, row: AccountRow, by: Principal | str, origin: Origin | None) -> None:
+    def note(
+        self,
+        session: Session,
+        action: str,
+        row: AccountRow,
+        by: Principal | str,
+        origin: Origin | None,
+        *,
+        detail: dict[str, object] | None = None,
+    ) -> None:
         """Write into the audit trail, inside a transaction, what was done to an account."""
-        self._access.audit.record(action, actor=by, origin=origin, object=("account", row.name), session=session)
+        self._access.audit.record(
+            action, actor=by, origin=origin, object=("account", row.name), detail=detail, session=session
+        )
 
     def _store_password(
         self, action: str, name: str, password: str, by: Principal | str, origin: Origin | None, *, keep: str | None
@@ -320,13 +331,16 @@ class Accounts:
             self.replace_password(session, row, hashed, keep)
             self.note(session, action, row, by, origin)
 
-    def replace_password(self, session: Session, row: AccountRow, hashed: str, keep: str | None = None) -> None:
-        """Store a new hash inside a transaction that has bumped the version, and end the sessions of the old one."""
+    def replace_password(self, session: Session, row: AccountRow, hashed: str, keep: str | None = None) -> int:
+        """Store a new hash inside a transaction that has bumped the version, and end the sessions of the old one.
+
+        Returns how many sessions were open.
+        """
         row.password_hash, row.password_changed_at = hashed, self._access.clock()
         others = SessionRow.account_id == row.id
         if keep is not None:
             others &= SessionRow.id != keep
-        self._access.sessions.end(session, others, "password changed")
+        return self._access.sessions.end(session, others, "password changed")
 
     def may_change(self, by: Principal | str, account: Account) -> None:
         """Refuse to let somebody change an account that may do more than they: its password would be a way up.

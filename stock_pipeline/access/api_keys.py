@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from stock_pipeline.access import versions
@@ -113,7 +113,8 @@ class ApiKeys:
         now = access.clock()
         if expires_at is not None and expires_at <= now:
             raise AccessError(422, "invalid-key", "the key has run out already", value=expires_at.isoformat())
-        key_id, secret = secrets.token_hex(6), new_secret()
+        key_id = secrets.token_hex(6)
+        text = access.seals.seal(new_secret(f"{KEY_PREFIX}{key_id}_"))
         with Session(access.engine) as session, session.begin():
             versions.bump(session)
             owner_row = access.accounts.row(session, account)
@@ -126,7 +127,7 @@ class ApiKeys:
                 id=key_id,
                 account_id=owner_row.id,
                 name=label,
-                secret_hash=digest(secret),
+                secret_hash=digest(text.removeprefix(f"{KEY_PREFIX}{key_id}_")),
                 scopes=sorted(wanted),
                 created_at=now,
                 expires_at=expires_at,
@@ -142,7 +143,7 @@ class ApiKeys:
                 after={"account": owner_row.name, "name": label, "scopes": sorted(wanted)},
                 session=session,
             )
-        return made, f"{KEY_PREFIX}{key_id}_{secret}"
+        return made, text
 
     def list(self, account: str) -> builtins.list[ApiKey]:
         """Keys of an account, the newest first."""
@@ -176,6 +177,18 @@ class ApiKeys:
                     session=session,
                 )
             return _key(row, owner.name)
+
+    def end(self, session: Session, account_id: int) -> builtins.list[str]:
+        """End all keys of an account inside a transaction that has bumped the version; returns which were in force."""
+        in_force = (ApiKeyRow.account_id == account_id) & ApiKeyRow.revoked_at.is_(None)
+        ids = builtins.list(session.scalars(select(ApiKeyRow.id).where(in_force).order_by(ApiKeyRow.id)))
+        session.execute(
+            update(ApiKeyRow)
+            .where(ApiKeyRow.id.in_(ids))
+            .values(revoked_at=self._access.clock())
+            .execution_options(synchronize_session=False)
+        )
+        return ids
 
     def _row(self, session: Session, key_id: str) -> tuple[ApiKeyRow, AccountRow]:
         row = session.get(ApiKeyRow, key_id) if key_id.isalnum() and key_id.isascii() else None

@@ -28,6 +28,7 @@ from stock_pipeline.access.oidc import Oidc
 from stock_pipeline.access.passwords import Passwords
 from stock_pipeline.access.principal import AccessError, Origin, Principal
 from stock_pipeline.access.roles import Roles
+from stock_pipeline.access.seals import Seals
 from stock_pipeline.access.sessions import Sessions
 from stock_pipeline.access.tickets import Tickets
 from stock_pipeline.access.tokens import ISSUER, Tokens
@@ -81,6 +82,11 @@ class Access:
     def key_files(self) -> KeyFolder:
         """Keys in the home folder."""
         return KeyFolder(self.home / "keys")
+
+    @cached_property
+    def seals(self) -> Seals:
+        """Seals of cookies, keys and tickets."""
+        return Seals(self.key_files)
 
     @cached_property
     def passwords(self) -> Passwords:

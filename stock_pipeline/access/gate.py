@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from stock_pipeline.access import versions
 from stock_pipeline.access.permissions import READS
 from stock_pipeline.access.policy import ROLE
-from stock_pipeline.access.principal import AccessError, Principal, PrincipalKind
+from stock_pipeline.access.principal import AccessError, Origin, Principal, PrincipalKind
 from stock_pipeline.access.role_reading import GIVEN_TO_ACCOUNT
 from stock_pipeline.access.secret_text import LONGEST, digest
 from stock_pipeline.access.tokens import invalid
@@ -96,16 +96,32 @@ class Gate:
         self._stop = threading.Event()
 
     # ---------------------------------------------------------------- who is asking
-    def authenticate(self, bearer: str) -> Principal:
+    def authenticate(self, bearer: str, origin: Origin | None = None) -> Principal:
         """Who is behind an access token or API key.
+
+        Parameters
+        ----------
+        bearer
+            What was sent.
+        origin
+            From where: invalid ones are counted for their address, see `Limits.proof`.
 
         Raises
         ------
         AccessError
-            401 ``token-missing``, ``token-invalid``, ``token-expired``, ``session-revoked``, ``account-disabled``.
+            401 ``token-missing``, ``token-invalid``, ``token-expired``, ``session-revoked``, ``account-disabled``;
+            429 ``too-many-attempts``.
         """
+        if not bearer:
+            raise _missing()
         view, mark = self._current(), _mark(bearer)
-        return self._remembered(view, mark) or self._find(view, bearer, mark)
+        known = self._remembered(view, mark)
+        if known is not None:
+            return known
+        # the signature of a token is verified before anything is looked up
+        ours = not bearer.startswith(KEY_PREFIX) or self._access.seals.holds(bearer[:LONGEST])
+        with self._access.limits.proof(origin, ours=ours):
+            return self._find(view, bearer, mark)
 
     def known_bearer(self, bearer: str) -> Principal | None:
         """The same from memory; ``None`` where the database must be asked.
@@ -118,24 +134,30 @@ class Gate:
         view = self._at_hand()
         return None if view is None else self._remembered(view, _mark(bearer))
 
-    def authenticate_cookie(self, secret: str) -> Principal:
+    def authenticate_cookie(self, secret: str, origin: Origin | None = None) -> Principal:
         """Who is behind the cookie of a console session.
+
+        Parameters
+        ----------
+        secret, origin
+            As for `authenticate`.
 
         Raises
         ------
         AccessError
-            401 ``token-missing``, ``token-invalid``, ``session-revoked``, ``account-disabled``.
+            401 ``token-missing``, ``token-invalid``, ``session-revoked``, ``account-disabled``;
+            429 ``too-many-attempts``.
         """
-        view = self._current()
         if not secret:
             raise _missing()
-        if len(secret) > LONGEST:
-            raise invalid()
-        hashed = digest(secret)
-        now = self._access.clock().timestamp()
+        view = self._current()
+        hashed, now = digest(secret), self._access.clock().timestamp()
         entry = view.cookies.get(hashed)
         if entry is None or now >= entry.until:
-            entry = self._session(view, SessionRow.secret_hash == hashed, now)
+            with self._access.limits.proof(origin, ours=self._access.seals.holds(secret[:LONGEST])):
+                if len(secret) > LONGEST:
+                    raise invalid()
+                entry = self._session(view, SessionRow.secret_hash == hashed, now)
             _keep(view.cookies, hashed, entry)
         return self._used(entry, now)
 
@@ -302,8 +324,6 @@ class Gate:
 
     # ---------------------------------------------------------------- finding out
     def _find(self, view: _View, bearer: str, mark: bytes) -> Principal:
-        if not bearer:
-            raise _missing()
         if len(bearer) > LONGEST:
             raise invalid()
         now = self._access.clock().timestamp()

@@ -1,4 +1,4 @@
-"""How many requests and log-ins one account or address may make.
+"""How many requests and log-ins one account or address may make, and how many invalid proofs an address may send.
 
 Requests are counted over a window that moves: what was counted in the window before weighs as much as it still reaches
 into the moving one. In memory each process counts for itself; with Redis (``access.redis``) all count together.
@@ -10,7 +10,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -28,6 +29,9 @@ MOST_KEYS = 100_000
 
 REDIS_SECONDS, REDIS_PAUSE = 0.2, 10.0
 """How long Redis may take, and how long it is left alone after it failed."""
+
+_NOT_INVALID = frozenset({"token-missing", "token-expired"})
+"""Refusals of a proof that is none at all, or was a good one until its time was over."""
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _ROUNDING = 1e-6
@@ -93,6 +97,19 @@ class MemoryCounts:
             if now + before * (1.0 - share) <= limit.most - 1 + _ROUNDING:
                 count[1] = now + 1
                 return 0.0
+        return _wait(now, before, share, limit)
+
+    def waiting(self, key: Key, limit: Limit) -> float:
+        """Seconds until one more would fit; 0 where it does. Nothing is counted."""
+        place = self._clock() / limit.seconds
+        window = int(place)
+        with self._lock:
+            counted, now, before = self._counts.get(key, (window, 0, 0))
+        if counted != window:
+            now, before = 0, now if counted == window - 1 else 0
+        share = place - window
+        if now + before * (1.0 - share) <= limit.most - 1 + _ROUNDING:
+            return 0.0
         return _wait(now, before, share, limit)
 
     def _forget(self) -> None:
@@ -186,6 +203,8 @@ class Limits:
             "write": Limit.parse(limits.write),
             "login": Limit.parse(limits.login),
         }
+        self._most_failures = Limit.parse(limits.failures)
+        self._failures = MemoryCounts(clock)
         memory = MemoryCounts(clock)
         self._counts: MemoryCounts | RedisCounts = memory
         if settings.redis is not None:
@@ -213,11 +232,55 @@ class Limits:
         who: str | int = account if account is not None and klass != "login" else _source(origin.address)
         waiting = self._counts.hit((klass, who), limit)
         if waiting:
-            raise AccessError(
-                429, "rate-limited", "too many requests", allowed=f"{limit.most} in {limit.seconds} s",
-                fix=f"try again in {math.ceil(waiting)} s", retry_after=float(math.ceil(waiting)),
-                detail={"limit": limit.most, "remaining": 0, "reset": math.ceil(waiting)},
-            )  # fmt: skip
+            raise _exceeded("rate-limited", "too many requests", limit, waiting)
+
+    @contextmanager
+    def proof(self, origin: Origin | None, *, ours: bool) -> Iterator[None]:
+        """Look a token, key, cookie or ticket up in the ``with`` block, and count it for its address where it is none.
+
+        Each process counts for itself: nothing is asked of Redis for what may be made up.
+
+        Parameters
+        ----------
+        origin
+            Where it comes from; nothing is counted where ``None``.
+        ours
+            Whether it was certainly made here. Such a one is looked up whatever else came from its address: who is
+            logged in is not shut out by somebody behind the same address.
+
+        Raises
+        ------
+        AccessError
+            429 ``too-many-attempts`` with ``retry_after``, where too many of the address were none.
+        """
+        if origin is None:
+            yield
+            return
+        key: Key = ("failure", _source(origin.address))
+        waiting = 0.0 if ours else self._failures.waiting(key, self._most_failures)
+        if waiting:
+            raise self._too_many_failures(waiting)
+        try:
+            yield
+        except AccessError as error:
+            if error.status == 401 and error.kind not in _NOT_INVALID:
+                waiting = self._failures.hit(key, self._most_failures)
+                if waiting:
+                    raise self._too_many_failures(waiting) from error
+            raise
+
+    def _too_many_failures(self, waiting: float) -> AccessError:
+        what = "too many invalid tokens, keys or cookies from this address"
+        return _exceeded("too-many-attempts", what, self._most_failures, waiting)
+
+
+def _exceeded(kind: str, what: str, limit: Limit, waiting: float) -> AccessError:
+    seconds = math.ceil(waiting)
+    return AccessError(
+        429, kind, what, allowed=f"{limit.most} in {limit.seconds} s",
+        fix=f"try again in {seconds} s", retry_after=float(seconds),
+        detail={"limit": limit.most, "remaining": 0, "reset": seconds},
+    )  # fmt: skip
 
 
 def _address(setting: str) -> str:

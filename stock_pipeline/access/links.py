@@ -1,7 +1,13 @@
-"""One-time links: an invitation, a new password, a lost second factor, the first administrator."""
+"""One-time links: an invitation, a new password, a lost second factor, the first administrator.
+
+A link is bound to what its account, its role and whoever made it were at that moment: a new password, another role,
+other permissions, a disabled or deleted account end it. So nobody gets by an old link what they could not be given now.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
@@ -9,6 +15,8 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from stock_pipeline.access import policy
+from stock_pipeline.access.accounts import mark_of
 from stock_pipeline.access.permissions import ADMINISTRATOR
 from stock_pipeline.access.principal import AccessError, Origin, Principal
 from stock_pipeline.access.secret_text import LONGEST, digest, new_secret
@@ -40,6 +48,8 @@ class Link:
         Until when it works.
     created_by
         Who made it.
+    revoke_keys
+        Whether a new password ends the account's API keys.
     """
 
     purpose: str
@@ -47,13 +57,15 @@ class Link:
     role: str | None
     expires_at: datetime
     created_by: str
+    revoke_keys: bool
 
 
 class Links:
     """Makes and redeems one-time links."""
 
     def __init__(self, access: Access) -> None:
-        self._access = access
+        # the first use of the roles writes their defaults, which cannot be done while their state is looked at
+        self._access, self._roles = access, access.roles
 
     def create(
         self,
@@ -63,6 +75,7 @@ class Links:
         role: str | None = None,
         by: Principal | str,
         hours: float | None = None,
+        revoke_keys: bool = True,
         origin: Origin | None = None,
     ) -> str:
         """Make the secret of a link; it is shown this once.
@@ -79,20 +92,33 @@ class Links:
             Who makes it, and from where.
         hours
             How long it works; ``access.link_hours`` by default.
+        revoke_keys
+            Whether the new password ends the account's API keys, which whoever knew the old one may have made.
 
         Raises
         ------
         AccessError
-            403 ``forbidden``; 404 ``account-not-found`` or ``role-not-found``; 422 ``invalid-link``.
+            403 ``forbidden``; 404 ``account-not-found`` or ``role-not-found``; 409 ``own-account``: a stolen session
+            would be enough for a new password; 422 ``invalid-link``.
         """
         for_account = purpose in ("reset", "recovery")
         if purpose not in PURPOSES or for_account != (account is not None):
             raise AccessError(422, "invalid-link", "no such link", value=purpose, allowed=", ".join(PURPOSES))
         role = {"setup": ADMINISTRATOR, "invitation": role or self._access.settings.registration_role}.get(purpose)
+        maker_id = by.account_id if isinstance(by, Principal) else None
+        with Session(reading(self._access.engine)) as session:
+            owner_id = None if account is None else self._access.accounts.row(session, account).id
+            # before the checks: what changes after them leaves a link that does not work
+            stamp = self._stamp(session, owner_id, role, maker_id)
         if role is not None:
-            self._access.roles.check_grant(by, (role,))
+            self._roles.check_grant(by, (role,))
         if account is not None:
             self._access.accounts.may_change(by, self._access.accounts.get(account))
+        if owner_id is not None and owner_id == maker_id:
+            raise AccessError(
+                409, "own-account", "a link is for others: one's own password is changed by the old one",
+                fix="POST /api/auth/password, or the console's page of your account",
+            )  # fmt: skip
         secret, now = new_secret("spl_"), self._access.clock()
         until = now + timedelta(hours=self._access.settings.link_hours if hours is None else hours)
         with Session(self._access.engine) as session, session.begin():
@@ -107,15 +133,19 @@ class Links:
                     role=role,
                     created_at=now,
                     created_by=(by.name if isinstance(by, Principal) else by)[:64],
+                    maker_id=maker_id,
+                    stamp=stamp,
+                    revoke_keys=revoke_keys,
                     expires_at=until,
                 )
             )
+            detail = {"purpose": purpose, "role": role, "expires_at": until.isoformat()}
             self._access.audit.record(
                 "link.create",
                 actor=by,
                 origin=origin,
                 object=("link", purpose) if row is None else ("account", row.name),
-                detail={"purpose": purpose, "role": role, "expires_at": until.isoformat()},
+                detail=detail if row is None else {**detail, "revoke_keys": revoke_keys},
                 session=session,
             )
         return secret
@@ -140,10 +170,11 @@ class Links:
                 .outerjoin(AccountRow, AccountRow.id == LinkRow.account_id)
                 .where(LinkRow.hash == digest(secret[:LONGEST]))
             ).one_or_none()
-        if found is None or found[0].used_at is not None or found[0].expires_at <= self._access.clock():
-            raise _invalid()
-        row, account = found
-        return Link(row.purpose, account, row.role, row.expires_at, row.created_by)
+            if found is None or found[0].used_at is not None or found[0].expires_at <= self._access.clock():
+                raise _invalid()
+            row, account = found
+            self._check_unchanged(session, row)
+        return Link(row.purpose, account, row.role, row.expires_at, row.created_by, row.revoke_keys)
 
     def redeem(self, secret: str, *purposes: Purpose, session: Session) -> LinkRow:
         """Use a link up inside a transaction: whoever is first has it, and an abort of the transaction gives it back.
@@ -151,7 +182,8 @@ class Links:
         Raises
         ------
         AccessError
-            401 ``link-invalid``: not a link, of another purpose, run out or used; which of them is not said.
+            401 ``link-invalid``: not a link, of another purpose, run out, used, or something has changed since it was
+            made; which of them is not said.
         """
         now, hashed = self._access.clock(), digest(secret[:LONGEST])
         used = session.execute(
@@ -168,7 +200,32 @@ class Links:
         row = session.get(LinkRow, hashed) if used.rowcount == 1 else None  # type: ignore[attr-defined]
         if row is None:
             raise _invalid()
+        self._check_unchanged(session, row)
         return row
+
+    def _check_unchanged(self, session: Session, row: LinkRow) -> None:
+        if row.stamp != self._stamp(session, row.account_id, row.role, row.maker_id):
+            raise _invalid()
+
+    def _stamp(self, session: Session, account_id: int | None, role: str | None, maker_id: int | None) -> str:
+        """Digest of what a link depends on, as a transaction sees it."""
+        known = policy.build(policy.lines_of(session))
+
+        def state(account_id: int | None) -> list[object] | None:
+            row = None if account_id is None else session.get(AccountRow, account_id)
+            if row is None:
+                return None
+            return [
+                row.name_key,
+                row.created_at.isoformat(),
+                mark_of(row.password_hash),
+                row.disabled_at is not None,
+                row.totp_confirmed_at is not None,
+                sorted(known.of(self._roles.given(session, row.id))),
+            ]
+
+        states = [account_id, state(account_id), sorted(known.of((role,))) if role else None, maker_id, state(maker_id)]
+        return hashlib.sha256(json.dumps(states).encode()).hexdigest()
 
     def purge(self) -> None:
         """Forget links that have run out."""
@@ -178,5 +235,8 @@ class Links:
 
 def _invalid() -> AccessError:
     return AccessError(
-        401, "link-invalid", "the link does not work: it was used or has run out", fix="ask for a new link"
+        401,
+        "link-invalid",
+        "the link does not work: it was used, has run out, or the account has changed since",
+        fix="ask for a new link",
     )

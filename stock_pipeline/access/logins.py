@@ -6,6 +6,7 @@ Whatever is wrong with a log-in, the answer and the work are the same: nobody le
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import select, update
@@ -22,6 +23,10 @@ from stock_pipeline.storage.database.tables.accounts import AccountRow, RefreshT
 
 if TYPE_CHECKING:
     from stock_pipeline.access.facade import Access
+
+
+RECENT = timedelta(minutes=10)
+"""How long a log-in is proof enough for accounts that have neither a password nor a second factor here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,23 @@ class LogIn:
     session: SessionInfo
     tokens: TokenPair | None = field(default=None, repr=False)
     cookie: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A password that was set by a link.
+
+    Attributes
+    ----------
+    account
+        Whose.
+    sessions_ended, keys_revoked
+        How many sessions and API keys that ended.
+    """
+
+    account: Account
+    sessions_ended: int
+    keys_revoked: int
 
 
 class Logins:
@@ -241,24 +263,53 @@ class Logins:
             )
         return self._pair(account.id, row.id, secret)
 
+    def confirm(
+        self,
+        principal: Principal,
+        password: str | None,
+        code: str | None = None,
+        origin: Origin | None = None,
+        *,
+        need_code: bool = True,
+    ) -> Account:
+        """Make sure that it is the owner who changes how one comes in, and not whoever holds the session.
+
+        Parameters
+        ----------
+        principal
+            The session.
+        password, code
+            As for a log-in. An account without a password gives the code of its second factor; one with neither must
+            have logged in within `RECENT`.
+        origin
+            From where.
+        need_code
+            Whether an account with a second factor gives its code besides the password.
+
+        Raises
+        ------
+        AccessError
+            As for `log_in`; 409 ``no-session`` or ``no-proof``; 422 ``password-missing``.
+        """
+        where = origin or Origin()
+        try:
+            return self._prove_again(principal, password, code, where, need_code=need_code)
+        except AccessError as error:
+            if error.kind == "no-proof" and self._just_opened(principal):
+                return self._access.accounts.get(principal.name)
+            raise
+
     def step_up(
-        self, principal: Principal, password: str, code: str | None = None, origin: Origin | None = None
+        self, principal: Principal, password: str | None, code: str | None = None, origin: Origin | None = None
     ) -> SessionInfo:
         """Prove oneself again, so that a session that may only read may do everything again.
 
         Raises
         ------
         AccessError
-            As for `log_in`; 409 ``no-session``.
+            As for `log_in`; 409 ``no-session`` or ``no-proof``; 422 ``password-missing``.
         """
-        if principal.session_id is None or principal.kind not in ("token", "console"):
-            raise AccessError(409, "no-session", "only a session can prove itself again")
-        access, where = self._access, origin or Origin()
-        account = access.accounts.get(principal.name)
-        if account.has_password:
-            account = self.prove(principal.name, password, code, where)
-        else:
-            self._prove_by_code(account, code, where)
+        access, account = self._access, self._prove_again(principal, password, code, origin or Origin())
         with Session(access.engine) as session, session.begin():
             versions.bump(session)
             row = session.get(SessionRow, principal.session_id)
@@ -306,8 +357,8 @@ class Logins:
             raise _set_up()
         return self._by_link(name, password, secret, "setup", origin)
 
-    def reset_password(self, secret: str, password: str, origin: Origin | None = None) -> Account:
-        """Set a password by a link; all sessions of the account end.
+    def reset_password(self, secret: str, password: str, origin: Origin | None = None) -> Reset:
+        """Set a password by a link; all sessions of the account end, and its API keys unless the link keeps them.
 
         A link for a lost second factor removes that as well.
 
@@ -326,12 +377,20 @@ class Logins:
             versions.bump(session)
             used = access.links.redeem(secret, "reset", "recovery", session=session)
             row = session.get_one(AccountRow, used.account_id)
-            access.accounts.replace_password(session, row, hashed)
+            sessions = access.accounts.replace_password(session, row, hashed)
+            keys = access.keys.end(session, row.id) if used.revoke_keys else []
             if used.purpose == "recovery":
                 access.second_factor.clear(session, row, _stranger(row.name), origin)
-            access.accounts.note(session, "account.reset_password", row, _stranger(row.name), origin)
+            access.accounts.note(
+                session,
+                "account.reset_password",
+                row,
+                _stranger(row.name),
+                origin,
+                detail={"sessions_ended": sessions, "keys_revoked": keys, "keys_kept": not used.revoke_keys},
+            )
             account_id = row.id
-        return access.accounts.by_id(account_id)
+        return Reset(access.accounts.by_id(account_id), sessions, len(keys))
 
     # ---------------------------------------------------------------- parts
     def _by_link(
@@ -363,6 +422,25 @@ class Logins:
         except DatabaseIntegrityError as error:
             raise access.accounts.exists(name) from error
         return access.accounts.by_id(account_id)
+
+    def _prove_again(
+        self, principal: Principal, password: str | None, code: str | None, origin: Origin, *, need_code: bool = True
+    ) -> Account:
+        """Make sure that a session is still used by its owner."""
+        if principal.session_id is None or principal.kind not in ("token", "console"):
+            raise AccessError(409, "no-session", "only a session can prove itself again")
+        account = self._access.accounts.get(principal.name)
+        if not account.has_password:
+            self._prove_by_code(account, code, origin)
+            return account
+        if password is None:
+            raise AccessError(422, "password-missing", "the password is missing", fix="send the account's password")
+        return self.prove(principal.name, password, code, origin, need_code=need_code)
+
+    def _just_opened(self, principal: Principal) -> bool:
+        with Session(reading(self._access.engine)) as session:
+            row = session.get(SessionRow, principal.session_id)
+        return row is not None and not row.step_up and self._access.clock() - row.created_at < RECENT
 
     def _prove_by_code(self, account: Account, code: str | None, origin: Origin) -> None:
         """Make sure that it is somebody whose password only the identity provider knows."""

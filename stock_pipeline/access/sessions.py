@@ -90,7 +90,7 @@ class Sessions:
             Its row, and its secret: of the cookie, or the first refresh token.
         """
         now = self._access.clock()
-        secret = new_secret("spr_" if kind == "token" else "spc_")
+        secret = new_secret("spr_") if kind == "token" else self._access.seals.seal(new_secret("spc_"))
         row = SessionRow(
             id=str(uuid.uuid4()),
             account_id=account_id,

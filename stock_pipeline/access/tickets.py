@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from stock_pipeline.access.principal import AccessError, Principal
+from stock_pipeline.access.principal import AccessError, Origin, Principal
 from stock_pipeline.access.secret_text import LONGEST, digest, new_secret
 from stock_pipeline.storage.database.tables.accounts import TicketRow
 
@@ -30,20 +30,25 @@ class Tickets:
         session_id = _ANONYMOUS if principal.kind == "anonymous" else principal.session_id
         if session_id is None:
             raise AccessError(409, "no-session", "a ticket needs a session or an API key")
-        secret, now = new_secret("spt_"), self._access.clock()
+        secret, now = self._access.seals.seal(new_secret("spt_")), self._access.clock()
         with Session(self._access.engine) as session, session.begin():
             session.execute(delete(TicketRow).where(TicketRow.expires_at < now))
             session.add(TicketRow(hash=digest(secret), session_id=session_id, expires_at=now + LIFE))
         return secret
 
-    def redeem(self, ticket: str) -> Principal:
+    def redeem(self, ticket: str, origin: Origin | None = None) -> Principal:
         """Who is behind a ticket, with what they may do now; it is used up.
 
         Raises
         ------
         AccessError
-            401 ``ticket-invalid``, or as for `Gate.authenticate` where the session is over.
+            401 ``ticket-invalid``, or as for `Gate.authenticate` where the session is over or the address has sent too
+            much that is invalid.
         """
+        with self._access.limits.proof(origin, ours=self._access.seals.holds(ticket[:LONGEST])):
+            return self._redeemed(ticket)
+
+    def _redeemed(self, ticket: str) -> Principal:
         now, hashed = self._access.clock(), digest(ticket[:LONGEST])
         with Session(self._access.engine) as session, session.begin():
             used = session.execute(

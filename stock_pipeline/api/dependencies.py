@@ -41,7 +41,8 @@ async def authenticate(request: HTTPConnection) -> Principal:
     Raises
     ------
     AccessError
-        401 without a valid proof; 503 while the database does not answer.
+        401 without a valid proof; 429 after too many invalid ones from the same address; 503 while the database does
+        not answer.
     """
     bearer, key, cookie = _credentials(request)
     gate = service(request).access.gate
@@ -51,11 +52,11 @@ async def authenticate(request: HTTPConnection) -> Principal:
         scheme, _, token = bearer.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise AccessError(401, "token-invalid", "the header is not of the form `Authorization: Bearer <token>`")
-        return await _known(gate.known_bearer, gate.authenticate, token.strip())
+        return await _known(gate.known_bearer, gate.authenticate, token.strip(), origin(request))
     if key is not None:
-        return await _known(gate.known_bearer, gate.authenticate, key)
+        return await _known(gate.known_bearer, gate.authenticate, key, origin(request))
     if cookie is not None:
-        return await _known(gate.known_cookie, gate.authenticate_cookie, cookie)
+        return await _known(gate.known_cookie, gate.authenticate_cookie, cookie, origin(request))
     someone = gate.known_anonymous()
     if someone is None and gate.admits_anonymous:
         someone = await run_in_threadpool(gate.anonymous)
@@ -72,10 +73,10 @@ async def still_valid(gate: Gate, who: Principal) -> Principal:
 
 
 async def _known(
-    known: Callable[[Proof], Principal | None], find_out: Callable[[Proof], Principal], proof: Proof
+    known: Callable[[Proof], Principal | None], find_out: Callable[..., Principal], proof: Proof, *more: Any
 ) -> Principal:
     found = known(proof)
-    return await run_in_threadpool(find_out, proof) if found is None else found
+    return await run_in_threadpool(find_out, proof, *more) if found is None else found
 
 
 async def authorise(request: Request, permission: str, *, while_step_up: bool = False) -> Principal:

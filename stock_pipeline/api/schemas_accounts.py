@@ -83,6 +83,13 @@ class PasswordByLink(Input):
     password: Password
 
 
+class PasswordSet(BaseModel):
+    """What a new password has ended."""
+
+    sessions_ended: int = Field(examples=[2])
+    keys_revoked: int = Field(description="API keys that are refused from now on", examples=[1])
+
+
 class SetupRequest(Input):
     """The setup link and the first administrator."""
 
@@ -91,10 +98,10 @@ class SetupRequest(Input):
     password: Password
 
 
-class StepUpRequest(Input):
+class Proof(Input):
     """Proof that the session is still used by the one who logged in."""
 
-    password: Password
+    password: Password | None = Field(None, description="where the account has a password")
     code: Code | None = Field(None, description="where the account has a second factor")
 
 
@@ -111,13 +118,6 @@ class SecondFactorBegun(BaseModel):
 class SecondFactorCode(Input):
     """A code that the authenticator shows now."""
 
-    code: Code
-
-
-class SecondFactorRemoval(Input):
-    """Proof that it is you who gives up the second factor."""
-
-    password: Password
     code: Code
 
 
@@ -169,8 +169,8 @@ class Revoked(BaseModel):
     revoked: int = Field(examples=[2])
 
 
-class KeyRequest(Input):
-    """A key for a program."""
+class KeyRequest(Proof):
+    """A key for a program, and proof that it is you who makes it."""
 
     name: Annotated[
         str,

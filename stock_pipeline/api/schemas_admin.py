@@ -61,11 +61,18 @@ class UserChange(Input):
     )
 
 
+class ResetWanted(Input):
+    """What the new password shall end besides the sessions."""
+
+    revoke_keys: bool = Field(True, description="whether the account's API keys end too", examples=[True])
+
+
 class ResetLink(BaseModel):
-    """A link that sets a new password, once."""
+    """A link that sets a new password, once, while the account and who made the link stay as they are."""
 
     link: str = Field(description="shown this once", examples=["http://127.0.0.1:8000/reset#Zm9yZ2V0LW1lLW5vdA"])
     expires_at: datetime = Field(examples=["2026-01-07T07:31:00Z"])
+    revoke_keys: bool = Field(description="whether its use ends the account's API keys", examples=[True])
 
 
 class RoleInfo(BaseModel):

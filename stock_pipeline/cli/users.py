@@ -128,10 +128,14 @@ def reset(
     second_factor: Annotated[
         bool, typer.Option("--second-factor", help="The link also removes the second factor, for a lost device.")
     ] = False,
+    keep_keys: Annotated[
+        bool, typer.Option("--keep-keys", help="The new password leaves the account's API keys in force.")
+    ] = False,
 ) -> None:
-    """Print a one-time link that sets a new password; using it ends all sessions of the account."""
+    """Print a one-time link that sets a new password; using it ends all sessions and API keys of the account."""
     access, by = open_access(context)
-    _print_link(context, access, "recovery" if second_factor else "reset", access.accounts.get(name).name, by)
+    purpose = "recovery" if second_factor else "reset"
+    _print_link(context, access, purpose, access.accounts.get(name).name, by, revoke_keys=not keep_keys)
 
 
 @users.command()
@@ -266,12 +270,19 @@ def _password(stdin: bool) -> str | None:
 
 
 def _print_link(
-    context: typer.Context, access: Access, purpose, account: str | None, by: Principal, *, role: str | None = None
+    context: typer.Context,
+    access: Access,
+    purpose,
+    account: str | None,
+    by: Principal,
+    *,
+    role: str | None = None,
+    revoke_keys: bool = True,
 ) -> None:
     from stock_pipeline.api.cookies import address_of
 
     given: Context = context.obj
-    secret = access.links.create(purpose, account=account, role=role, by=by)
+    secret = access.links.create(purpose, account=account, role=role, by=by, revoke_keys=revoke_keys)
     hours = access.settings.link_hours
     err.print(f"this link works once, for {hours} hours; give it to its owner alone:", markup=False)
     typer.echo(access.links.address(purpose, secret, address_of(given.settings())))

@@ -47,6 +47,11 @@ class LimitSettings(Parameters):
     read: str = Field("6000/minute", pattern=r"^\d+/(second|minute|hour|day)$")
     write: str = Field("120/minute", pattern=r"^\d+/(second|minute|hour|day)$")
     login: str = Field("20/minute", pattern=r"^\d+/(second|minute|hour|day)$", description="per address")
+    failures: str = Field(
+        "60/minute",
+        pattern=r"^\d+/(second|minute|hour|day)$",
+        description="invalid tokens, keys, cookies and tickets of one address that are looked up",
+    )
     streams: int = Field(10, ge=1, le=10_000, description="live connections of one account at a time")
 
 

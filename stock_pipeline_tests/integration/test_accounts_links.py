@@ -7,10 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
+from sqlalchemy.orm import Session
 
 from stock_pipeline.access.facade import Access
 from stock_pipeline.access.principal import Principal
+from stock_pipeline.storage.database.tables.accounts import LinkRow
 from stock_pipeline_tests.accounts import HOME_ADDRESS, OTHER_PASSWORD, PASSWORD, Clock, access_for, kind, refusal
 
 pytestmark = pytest.mark.requirement("R8.1")
@@ -176,7 +178,7 @@ def test_a_link_for_a_password_works_once_in_its_time_for_its_purpose(access: Ac
     assert kind(access.logins.register, "bob", PASSWORD, link) == "link-invalid"
     assert kind(access.logins.reset_password, link, "short") == "weak-password"
     assert kind(access.logins.reset_password, link, "ana ana ana!") == "weak-password"
-    assert access.logins.reset_password(link, PASSWORD).has_password
+    assert access.logins.reset_password(link, PASSWORD).account.has_password
     assert kind(access.logins.reset_password, link, OTHER_PASSWORD) == "link-invalid"
     assert kind(access.links.look, link) == "link-invalid"
     late = access.links.create("reset", account="ana", by="test", hours=2)
@@ -242,3 +244,109 @@ def test_wrong_passwords_lock_and_an_administrator_unlocks(access: Access, clock
     assert access.accounts.get("ana").locked_until is not None
     assert access.accounts.unlock("ana", by="test").locked_until is None
     access.logins.log_in("ana", PASSWORD, origin=HOME_ADDRESS)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_new_password_by_link_ends_the_keys_unless_the_link_keeps_them(access: Access, keep: bool) -> None:
+    access.accounts.create("ana", password=PASSWORD, by="test")
+    access.accounts.create("bob", password=PASSWORD, by="test")
+    access.logins.log_in("ana", PASSWORD, origin=HOME_ADDRESS)
+    keys = [access.keys.create("ana", f"job {number}", ["predictions:read"]) for number in range(3)]
+    access.keys.revoke(keys[2][0].id, by="test")
+    _, others = access.keys.create("bob", "job", ["predictions:read"])
+    link = access.links.create("reset", account="ana", by="test", revoke_keys=not keep)
+    assert access.links.look(link).revoke_keys is not keep
+    assert access.gate.authenticate(keys[0][1]).name == "ana"  # the link alone ends nothing
+    done = access.logins.reset_password(link, OTHER_PASSWORD)
+    assert (done.sessions_ended, done.keys_revoked) == (1, 0 if keep else 2)
+    for _, key in keys[:2]:
+        if keep:
+            assert access.gate.authenticate(key).name == "ana"
+        else:
+            assert kind(access.gate.authenticate, key) == "session-revoked"
+    assert access.gate.authenticate(others).name == "bob"
+    made, used = (
+        next(entry.detail for entry in access.audit.entries() if entry.action == action)
+        for action in ("link.create", "account.reset_password")
+    )
+    assert made is not None
+    assert made["revoke_keys"] is not keep
+    ended = [] if keep else sorted(key.id for key, _ in keys[:2])
+    assert used == {"sessions_ended": 1, "keys_revoked": ended, "keys_kept": keep}
+
+
+CHANGES = {
+    "promoted": lambda access: access.roles.assign("ana", "operator", "test"),
+    "demoted": lambda access: access.roles.replace("ana", [], "test"),
+    "its role holds more": lambda access: access.roles.change("viewer", permissions=["audit:read"], by="system"),
+    "password changed": lambda access: access.accounts.change_password("ana", PASSWORD, OTHER_PASSWORD),
+    "password set": lambda access: access.accounts.set_password("ana", OTHER_PASSWORD, "test"),
+    "disabled": lambda access: access.accounts.disable("ana", "test"),
+    "its maker was disabled": lambda access: access.accounts.disable("boss", "test"),
+    "its maker was deleted": lambda access: access.accounts.delete("boss", "test"),
+    "its maker was demoted": lambda access: access.roles.replace("boss", ["operator"], "test"),
+    "its maker has a new password": lambda access: access.accounts.set_password("boss", OTHER_PASSWORD, "test"),
+}
+
+
+@pytest.mark.requirement("R8.3")
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("purpose", ["reset", "recovery"])
+def test_a_link_ends_when_its_account_or_its_maker_changes(access: Access, change: str, purpose) -> None:
+    for name, role in (("root", "administrator"), ("boss", "administrator"), ("ana", "viewer")):
+        access.accounts.create(name, password=PASSWORD, roles=(role,), by="test")
+    boss = access.accounts.get("boss")
+    who = Principal("boss", "token", boss.id, boss.roles, access.roles.permissions_of(boss.roles))
+    link = access.links.create(purpose, account="ana", by=who)
+    assert access.links.look(link).account == "ana"
+    CHANGES[change](access)
+    assert kind(access.links.look, link) == "link-invalid"
+    assert kind(access.logins.reset_password, link, f"{PASSWORD} 3") == "link-invalid"
+    by_root = access.links.create(purpose, account="ana", by="test")  # as the account is now, a new one works
+    access.logins.reset_password(by_root, f"{PASSWORD} 3")
+
+
+@pytest.mark.requirement("R8.3")
+def test_an_invitation_ends_when_its_role_or_its_maker_changes(access: Access) -> None:
+    for name in ("root", "boss"):
+        access.accounts.create(name, password=PASSWORD, roles=("administrator",), by="test")
+    boss = access.accounts.get("boss")
+    who = Principal("boss", "token", boss.id, boss.roles, access.roles.permissions_of(boss.roles))
+    first, second = (access.links.create("invitation", role=role, by=who) for role in ("analyst", "viewer"))
+    access.roles.change("analyst", permissions=["audit:read"], by="system")
+    assert kind(access.logins.register, "ana", PASSWORD, first) == "link-invalid"
+    access.accounts.disable("boss", "test")
+    assert kind(access.logins.register, "ana", PASSWORD, second) == "link-invalid"
+
+
+def test_a_link_that_meets_a_change_at_the_same_moment_is_used_before_it_or_not_at_all(access: Access) -> None:
+    access.accounts.create("ana", password=PASSWORD, by="test")
+    link = access.links.create("reset", account="ana", by="test")
+    told = at_once(
+        lambda n: (
+            access.roles.assign("ana", "operator", "test") if n else access.logins.reset_password(link, OTHER_PASSWORD)
+        ),
+        2,
+    )
+    assert told in ({"done": 2}, {"done": 1, "link-invalid": 1})
+    looked_for = ("role.assign", "account.reset_password")
+    actions = [entry.action for entry in access.audit.entries() if entry.action in looked_for]
+    assert actions[0] == "role.assign", "the newest entry is the change"
+    assert len(actions) == (2 if told["done"] == 2 else 1)
+
+
+@pytest.mark.requirement("R8.3")
+def test_links_from_before_they_were_bound_are_refused(access: Access, database: Engine) -> None:
+    access.accounts.create("ana", password=PASSWORD, by="test")
+    link = access.links.create("reset", account="ana", by="test")
+    with Session(database) as session, session.begin():
+        session.execute(update(LinkRow).values(stamp=""))
+    assert kind(access.logins.reset_password, link, OTHER_PASSWORD) == "link-invalid"
+
+
+@pytest.mark.requirement("R8.3")
+def test_nobody_makes_a_link_for_their_own_account(access: Access) -> None:
+    root = access.accounts.create("root", password=PASSWORD, roles=("administrator",), by="test")
+    for way in ("token", "api_key"):
+        who = Principal("root", way, root.id, root.roles, access.roles.permissions_of(root.roles))  # type: ignore[arg-type]
+        assert refusal(access.links.create, "reset", account="ROOT", by=who).kind == "own-account"

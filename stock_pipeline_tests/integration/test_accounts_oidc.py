@@ -18,6 +18,7 @@ from stock_pipeline.access import oidc as module
 from stock_pipeline.access.audit import AuditFilter
 from stock_pipeline.access.facade import Access
 from stock_pipeline.access.logins import LogIn
+from stock_pipeline.access.principal import Principal
 from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline_tests.accounts import HOME_ADDRESS, PASSWORD, Clock, access_for, kind, refusal
 from stock_pipeline_tests.identity_provider import CLIENT, SECRET, IdentityProvider, identity_provider
@@ -287,6 +288,26 @@ def test_a_second_factor_of_the_provider_counts_and_ones_own_can_be_given_later(
     assert kind(strict.logins.step_up, who, "", "000000") == "invalid-credentials"
     strict.logins.step_up(who, "", pyotp.TOTP(secret).at(clock.now))
     assert strict.gate.still_valid(who).may("backtests:create")
+
+
+def test_without_a_password_a_log_in_just_now_is_proof_enough_and_later_a_code(
+    simple: Access, provider: IdentityProvider, clock: Clock
+) -> None:
+    def session(access: Access) -> Principal:
+        return access.gate.authenticate_cookie(log_in(access, provider)[0].cookie or "")
+
+    who = session(simple)
+    assert simple.logins.confirm(who, None).name == who.name
+    clock.forward(minutes=10)
+    assert kind(simple.logins.confirm, who, None) == "no-proof"
+    assert kind(simple.logins.confirm, who, "a password that it never had") == "no-proof"
+    who = session(simple)
+    assert kind(simple.logins.step_up, who, None) == "no-proof", "a log-in that looked odd does not prove itself"
+    totp = pyotp.TOTP(simple.second_factor.begin(who.name)[0])
+    simple.second_factor.confirm(who.name, totp.at(clock.now), by=who)
+    assert kind(simple.logins.confirm, who, None, "000000") == "invalid-credentials"
+    clock.forward(minutes=5)
+    simple.logins.confirm(who, None, totp.at(clock.now))
 
 
 def test_without_a_provider_there_is_no_such_log_in(sqlite_database: Engine, tmp_path: Path) -> None:

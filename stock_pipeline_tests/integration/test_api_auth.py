@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from stock_pipeline_tests.api_service import PASSWORD, Clock, add_account, problem, settings_for, signed_in
 
 OTHER = "another quiet sentence 8"
+OWN = {"password": PASSWORD}
 
 
 def log_in(app: FastAPI, name: str, password: str = PASSWORD, **more: Any) -> Any:
@@ -213,7 +214,10 @@ def test_a_reset_link_sets_a_password_once_and_runs_out(app: FastAPI, clock: Clo
     problem(
         nobody.post("/api/auth/password/reset", json={"link": link, "password": "123456789012"}), 422, "weak-password"
     )
-    assert nobody.post("/api/auth/password/reset", json={"link": link, "password": OTHER}).status_code == 204
+    _, key = app.state.service.access.keys.create("ana", "job", ["predictions:read"])
+    done = nobody.post("/api/auth/password/reset", json={"link": link, "password": OTHER})
+    assert (done.status_code, done.json()) == (200, {"sessions_ended": 1, "keys_revoked": 1})
+    problem(TestClient(app, headers={"X-API-Key": key}).get("/api/predictions"), 401, "session-revoked")
     problem(nobody.post("/api/auth/password/reset", json={"link": link, "password": PASSWORD}), 401, "link-invalid")
     problem(session.get("/api/auth/me"), 401, "session-revoked")
     assert log_in(app, "ana", OTHER).status_code == 200
@@ -223,7 +227,7 @@ def test_a_reset_link_sets_a_password_once_and_runs_out(app: FastAPI, clock: Clo
 def test_a_second_factor_is_asked_for_once_it_is_confirmed(app: FastAPI, clock: Clock) -> None:
     add_account(app, "root", "administrator")
     client = bearer(app, log_in(app, "root").json()["access_token"])
-    begun = client.post("/api/auth/second-factor").json()
+    begun = client.post("/api/auth/second-factor", json=OWN).json()
     assert begun["uri"].startswith("otpauth://totp/")
     totp = pyotp.TOTP(begun["secret"])
 
@@ -235,7 +239,7 @@ def test_a_second_factor_is_asked_for_once_it_is_confirmed(app: FastAPI, clock: 
     wrong = f"{(int(totp.at(clock.now)) + 1) % 1_000_000:06}"
     problem(client.post("/api/auth/second-factor/confirm", json={"code": wrong}), 422, "invalid-code")
     assert client.post("/api/auth/second-factor/confirm", json={"code": code()}).status_code == 204
-    problem(client.post("/api/auth/second-factor"), 409, "second-factor-exists")
+    problem(client.post("/api/auth/second-factor", json=OWN), 409, "second-factor-exists")
     problem(log_in(app, "root"), 401, "second-factor-required")
     used = code()
     logged_in = log_in(app, "root", code=used)
@@ -256,7 +260,7 @@ def test_administrators_without_a_second_factor_only_read_where_one_is_wanted(
     body = {"name": "eve", "password": PASSWORD}
     refused = problem(client.post("/api/users", json=body), 403, "second-factor-required")
     assert "/api/auth/second-factor" in refused["detail"]
-    totp = pyotp.TOTP(client.post("/api/auth/second-factor").json()["secret"])
+    totp = pyotp.TOTP(client.post("/api/auth/second-factor", json=OWN).json()["secret"])
     assert client.post("/api/auth/second-factor/confirm", json={"code": totp.at(clock.now)}).status_code == 204
     assert client.post("/api/users", json=body).status_code == 201
 
@@ -264,9 +268,10 @@ def test_administrators_without_a_second_factor_only_read_where_one_is_wanted(
 @pytest.mark.requirement("R8.1")
 def test_keys_of_programs(app: FastAPI, clock: Clock) -> None:
     client = signed_in(app, "analyst")
-    problem(client.post("/api/account/keys", json={"name": "x", "scopes": ["users:manage"]}), 422, "invalid-scopes")
+    beyond = {"name": "x", "scopes": ["users:manage"], **OWN}
+    problem(client.post("/api/account/keys", json=beyond), 422, "invalid-scopes")
     ends = clock.now.replace(microsecond=0).timestamp() + 3600
-    wanted = {"name": "nightly export", "scopes": ["predictions:read"], "expires_at": f"{clock.now.isoformat()}"}
+    wanted = {"name": "nightly export", "scopes": ["predictions:read"], "expires_at": f"{clock.now.isoformat()}", **OWN}
     problem(client.post("/api/account/keys", json=wanted), 422, "invalid-key")
     wanted["expires_at"] = type(clock.now).fromtimestamp(ends, clock.now.tzinfo).isoformat()
     made = client.post("/api/account/keys", json=wanted)
@@ -283,14 +288,14 @@ def test_keys_of_programs(app: FastAPI, clock: Clock) -> None:
     problem(TestClient(app, headers={"X-API-Key": secret}).get("/api/predictions"), 401, "token-expired")
     client = signed_in(app, "analyst")
     made = client.post(
-        "/api/account/keys", json={"name": "second", "scopes": ["predictions:read", "account:use"]}
+        "/api/account/keys", json={"name": "second", "scopes": ["predictions:read", "account:use"], **OWN}
     ).json()
     program = TestClient(app, headers={"X-API-Key": made["key"]})
     assert program.get("/api/auth/me").json()["kind"] == "api_key"
     for refused in (
-        program.post("/api/account/keys", json={"name": "third", "scopes": ["predictions:read"]}),
+        program.post("/api/account/keys", json={"name": "third", "scopes": ["predictions:read"], **OWN}),
         program.post("/api/auth/logout"),
-        program.post("/api/auth/second-factor"),
+        program.post("/api/auth/second-factor", json=OWN),
         program.post("/api/account/sessions/revoke-others"),
         program.post("/api/auth/password", json={"old_password": PASSWORD, "new_password": OTHER}),
     ):
@@ -336,3 +341,74 @@ def test_anonymous_readers_come_in_only_where_the_settings_let_them(make_app: Ca
     assert refused.headers["www-authenticate"].startswith("Bearer")
     problem(nobody.get("/api/account/keys"), 401, "token-missing")
     problem(bearer(app, "garbage").get("/api/predictions"), 401, "token-invalid")
+
+
+@pytest.mark.requirement("R8.1")
+def test_what_changes_how_one_comes_in_asks_for_the_password_again(app: FastAPI, clock: Clock) -> None:
+    add_account(app, "ana", "viewer")
+    client = bearer(app, log_in(app, "ana").json()["access_token"])
+    key = {"name": "job", "scopes": ["predictions:read"]}
+    for way, body in (("/api/auth/second-factor", {}), ("/api/account/keys", key)):
+        problem(client.post(way, json=body), 422, "password-missing")
+        problem(client.post(way, json={**body, "password": "a wrong password 123"}), 401, "invalid-credentials")
+    assert not app.state.service.access.accounts.get("ana").second_factor
+    assert client.get("/api/account/keys").json()["items"] == []
+    totp = pyotp.TOTP(client.post("/api/auth/second-factor", json=OWN).json()["secret"])
+    assert client.post("/api/auth/second-factor/confirm", json={"code": totp.at(clock.now)}).status_code == 204
+    for way, body in (("/api/auth/second-factor/remove", {}), ("/api/account/keys", key)):  # now the code as well
+        clock.forward(minutes=1)
+        code = {"code": totp.at(clock.now)}
+        problem(client.post(way, json={**body, **code}), 422, "password-missing")
+        problem(client.post(way, json={**body, **OWN}), 401, "second-factor-required")
+    assert client.post("/api/account/keys", json={**key, **OWN, **code}).status_code == 201
+    assert app.state.service.access.accounts.get("ana").second_factor
+
+
+@pytest.mark.requirement("R8.1")
+def test_wrong_passwords_of_a_stolen_session_count_like_those_of_a_log_in(app: FastAPI) -> None:
+    add_account(app, "ana", "viewer")
+    client = bearer(app, log_in(app, "ana").json()["access_token"])
+    ways = ["/api/auth/second-factor", "/api/account/keys", "/api/auth/step-up"]
+    for way in ways:
+        body = {"name": "job", "scopes": ["predictions:read"]} if "keys" in way else {}
+        problem(client.post(way, json={**body, "password": "a wrong password 123"}), 401, "invalid-credentials")
+    refused = client.post(ways[0], json=OWN)
+    problem(refused, 429, "too-many-attempts")
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+@pytest.mark.requirement("R8.1", "R8.3")
+def test_an_administrator_is_no_way_around_ones_own_proof(app: FastAPI, clock: Clock) -> None:
+    root = signed_in(app, "administrator", "root")
+    totp = pyotp.TOTP(root.post("/api/auth/second-factor", json=OWN).json()["secret"])
+    root.post("/api/auth/second-factor/confirm", json={"code": totp.at(clock.now)})
+    problem(root.delete("/api/users/ROOT/second-factor"), 409, "own-account")
+    problem(root.post("/api/users/ROOT/reset-link"), 409, "own-account")
+    assert app.state.service.access.accounts.get("root").second_factor
+
+
+@pytest.mark.requirement("R8.1", "R8.3")
+def test_an_administrator_chooses_whether_a_reset_ends_the_keys(app: FastAPI) -> None:
+    root = signed_in(app, "administrator", "root")
+    for name, body, kept in (("ana", None, False), ("ben", {"revoke_keys": False}, True), ("cai", {}, False)):
+        add_account(app, name, "viewer")
+        _, key = app.state.service.access.keys.create(name, "job", ["predictions:read"])
+        made = root.post(f"/api/users/{name}/reset-link", json=body).json()
+        assert made["revoke_keys"] is not kept
+        secret = made["link"].partition("#")[2]
+        done = TestClient(app).post("/api/auth/password/reset", json={"link": secret, "password": OTHER}).json()
+        assert done == {"sessions_ended": 0, "keys_revoked": 0 if kept else 1}
+        used = TestClient(app, headers={"X-API-Key": key}).get("/api/predictions")
+        assert used.status_code == (200 if kept else 401)
+    problem(root.post("/api/users/ana/reset-link", json={"revoke_keys": "no"}), 422, "invalid-parameters")
+
+
+@pytest.mark.requirement("R8.1", "R8.3")
+def test_a_link_made_before_a_promotion_does_not_work_after_it(app: FastAPI) -> None:
+    root = signed_in(app, "administrator", "root")
+    link = root.post("/api/users", json={"name": "ana"}).json()["link"].partition("#")[2]
+    assert root.patch("/api/users/ana", json={"roles": ["administrator"]}).status_code == 200
+    nobody = TestClient(app)
+    problem(nobody.post("/api/auth/password/reset", json={"link": link, "password": OTHER}), 401, "link-invalid")
+    again = root.post("/api/users/ana/reset-link").json()["link"].partition("#")[2]
+    assert nobody.post("/api/auth/password/reset", json={"link": again, "password": OTHER}).status_code == 200

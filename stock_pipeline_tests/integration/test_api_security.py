@@ -25,10 +25,9 @@ from fastapi.testclient import TestClient
 from stock_pipeline.api import bodies, patience
 from stock_pipeline.api.bodies import MAX_BYTES, MAX_DEPTH
 from stock_pipeline.api.limits import PASSWORDS_AT_ONCE
-from stock_pipeline.api.server import server_of
 from stock_pipeline_tests.api_service import PASSWORD, Clock, add_account, problem, signed_in
-from stock_pipeline_tests.serving import served
 from stock_pipeline_tests.filled import body_of, path_of
+from stock_pipeline_tests.serving import served
 
 pytestmark = pytest.mark.requirement("R8.2")
 
@@ -50,6 +49,7 @@ def console(app: FastAPI, name: str, role: str = "administrator", **options: Any
     assert answer.status_code == 303, answer.text
     return browser
 
+
 def connected(address: str) -> socket.socket:
     """A connection to the service on which a test says what it likes."""
     parts = urlsplit(address)
@@ -63,7 +63,6 @@ def all_of(wire: socket.socket) -> bytes:
         while part := wire.recv(65536):
             got += part
     return got
-
 
 
 # -------------------------------------------------------------------- bodies
@@ -549,8 +548,8 @@ def test_impossible_travel_leaves_reading_until_the_session_proves_itself(
     assert far.get("/api/users").status_code == 200
     for refused in (
         far.post("/api/users", json={"name": "eve", "password": PASSWORD}),
-        far.post("/api/account/keys", json={"name": "x", "scopes": ["users:read"]}),
-        far.post("/api/auth/second-factor"),
+        far.post("/api/account/keys", json={"name": "x", "scopes": ["users:read"], "password": PASSWORD}),
+        far.post("/api/auth/second-factor", json={"password": PASSWORD}),
         far.post("/api/auth/password", json={"old_password": PASSWORD, "new_password": "another quiet one 88"}),
         far.delete("/api/users/the-administrator"),
     ):
@@ -692,7 +691,7 @@ def test_names_cannot_carry_markup(app: FastAPI) -> None:
         client.post("/api/users", json={"name": "ana\u202enimda", "password": PASSWORD}),
         client.post("/api/users", json={"name": "аna", "password": PASSWORD}),  # a Cyrillic a
         client.post("/api/roles", json={"name": MARKUP}),
-        client.post("/api/account/keys", json={"name": MARKUP, "scopes": ["users:read"]}),
+        client.post("/api/account/keys", json={"name": MARKUP, "scopes": ["users:read"], "password": PASSWORD}),
     ):
         problem(answer, 422, "invalid-parameters")
     TestClient(app, headers={"User-Agent": MARKUP}).post(

@@ -9,7 +9,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from stock_pipeline.storage.database.tables.tasks import TaskRow
-from stock_pipeline_tests.api_service import problem, signed_in
+from stock_pipeline_tests.api_service import PASSWORD, problem, signed_in
 from stock_pipeline_tests.run_control import Runs
 
 pytestmark = pytest.mark.requirement("R8.2", "R8.3")
@@ -22,7 +22,7 @@ def test_owners_start_nothing_again_that_they_may_not_start(lone_app: FastAPI, s
     operator = signed_in(lone_app, "operator", "ole")
     task = operator.post("/api/tasks", json={"kind": "train"}).json()["id"]
     scopes = ["tasks:read", "tasks:control"]
-    made = operator.post("/api/account/keys", json={"name": "watcher", "scopes": scopes}).json()
+    made = operator.post("/api/account/keys", json={"name": "watcher", "scopes": scopes, "password": PASSWORD}).json()
     program = TestClient(lone_app, headers={"X-API-Key": made["key"]})
     with Session(service.database) as session, session.begin():
         session.execute(update(TaskRow).where(TaskRow.id == task).values(state=state))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from starlette.datastructures import FormData
 
 from stock_pipeline.access.permissions import PERMISSIONS
 from stock_pipeline.api.console.forms import (
@@ -29,9 +30,8 @@ from stock_pipeline.api.routes import account, auth
 from stock_pipeline.api.schemas_accounts import (
     KeyRequest,
     PasswordChange,
+    Proof,
     SecondFactorCode,
-    SecondFactorRemoval,
-    StepUpRequest,
 )
 from stock_pipeline.api.schemas_admin import NoQuery
 
@@ -76,13 +76,15 @@ def revoke_session(request: Request, session_id: account.SessionId) -> Response:
     return go("/account", done="session-revoked")
 
 
-@router.post("/account/keys", dependencies=_OWN)
+@router.post("/account/keys", dependencies=[*_OWN, *auth.HASHES])
 async def create_key(request: Request, form: Fields) -> Response:
     """Make a key, and show it this once."""
     try:
         days = int(text(form, "days") or 0)
         until = datetime.now(UTC) + timedelta(days=days) if 0 < days <= 3650 else None
-        wanted = model(KeyRequest, name=text(form, "name"), scopes=texts(form, "scopes"), expires_at=until)
+        wanted = model(
+            KeyRequest, name=text(form, "name"), scopes=texts(form, "scopes"), expires_at=until, **_proof(form)
+        )
         made = await apart(account.create_own_key, request, wanted)
     except (*REFUSALS, ValueError) as error:
         return await apart(_account, request, [refusal(error)], status_of(error))
@@ -103,14 +105,17 @@ def revoke_key(request: Request, key_id: account.KeyId) -> Response:
     return go("/account", done="key-revoked")
 
 
-@router.post("/account/second-factor", dependencies=_PROOF)
-async def begin_second_factor(request: Request) -> Response:
+@router.post("/account/second-factor", dependencies=[*_OWN, *auth.HASHES])
+async def begin_second_factor(request: Request, form: Fields) -> Response:
     """Show what the authenticator app needs, as a QR code and as text."""
-    begun = await apart(auth.begin_second_factor, request)
+    try:
+        begun = await apart(auth.begin_second_factor, request, model(Proof, **_proof(form)))
+    except REFUSALS as error:
+        return await apart(_account, request, [refusal(error)], status_of(error))
     return _second_factor(request, begun.secret, begun.uri)
 
 
-@router.post("/account/second-factor/confirm", dependencies=_PROOF)
+@router.post("/account/second-factor/confirm", dependencies=_OWN)
 async def confirm_second_factor(request: Request, form: Fields) -> Response:
     """Turn the second factor on, once its code shows that the app works."""
     try:
@@ -125,8 +130,7 @@ async def confirm_second_factor(request: Request, form: Fields) -> Response:
 async def remove_second_factor(request: Request, form: Fields) -> Response:
     """Turn the second factor off."""
     try:
-        proof = model(SecondFactorRemoval, password=secret(form, "password"), code=text(form, "code"))
-        await apart(auth.remove_second_factor, request, proof)
+        await apart(auth.remove_second_factor, request, model(Proof, **_proof(form)))
     except REFUSALS as error:
         return await apart(_account, request, [refusal(error)], status_of(error))
     return go("/account", done="second-factor-off")
@@ -142,12 +146,15 @@ def step_up_page(request: Request, next: str = "") -> Response:
 async def step_up(request: Request, form: Fields) -> Response:
     """Lift the restriction of a session."""
     try:
-        proof = model(StepUpRequest, password=secret(form, "password") or None, code=text(form, "code") or None)
-        await apart(auth.step_up, request, proof)
+        await apart(auth.step_up, request, model(Proof, **_proof(form)))
     except REFUSALS as error:
         return _step_up(request, text(form, "next"), [refusal(error)], status_of(error))
     wanted = local_path(text(form, "next"))
     return go(wanted) if wanted != "/" else go("/account", done="proved")
+
+
+def _proof(form: FormData) -> dict[str, str | None]:
+    return {"password": secret(form, "password") or None, "code": text(form, "code").replace(" ", "") or None}
 
 
 def _account(request: Request, notices: list[Notice] | None = None, status: int = 200) -> Response:
@@ -189,7 +196,7 @@ def _step_up(request: Request, wanted: str, notices: list[Notice] | None = None,
         notices=notices or [],
         status=status,
         next=local_path(wanted),
-        second_factor=mine.second_factor,
+        mine=mine,
     )
 
 

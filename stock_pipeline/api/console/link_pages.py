@@ -37,7 +37,7 @@ _FORMS: dict[str, dict[str, Any]] = {
     },
     "reset": {
         "title": "Set a new password",
-        "lead": "All sessions of the account are ended.",
+        "lead": "All sessions of the account are ended, and the keys of its programs unless the link keeps them.",
         "button": "Set the password", "needs_link": True, "needs_name": False,
     },
     "register": {
@@ -107,13 +107,14 @@ async def _send(request: Request, purpose: str, form: Fields) -> Response:
         if purpose == "setup":
             await apart(auth.set_up, request, model(SetupRequest, link=link, name=name, password=password))
         elif purpose == "reset":
-            await apart(auth.reset_password, request, model(PasswordByLink, link=link, password=password))
+            done = await apart(auth.reset_password, request, model(PasswordByLink, link=link, password=password))
+            return go("/login", done="password-set-keys" if done.keys_revoked else "password-set")
         else:
             wanted = model(Registration, name=name, password=password, invitation=link or None)
             await apart(auth.register, request, wanted)
     except REFUSALS as error:
         return _page(request, purpose, name, [refusal(error)], status_of(error))
-    return go("/login", done="password-set" if purpose == "reset" else "account-ready")
+    return go("/login", done="account-ready")
 
 
 def _page(

@@ -24,7 +24,7 @@ async def login_page(request: Request, next: str = "") -> Response:
     secret_of_cookie = cookies.read(request)
     if secret_of_cookie:
         try:
-            await apart(service(request).access.gate.authenticate_cookie, secret_of_cookie)
+            await apart(service(request).access.gate.authenticate_cookie, secret_of_cookie, origin(request))
             return go(local_path(next))
         except AccessError:
             pass
@@ -61,7 +61,7 @@ async def log_out(request: Request) -> Response:
     held = cookies.read(request)
     if held:
         try:
-            who: Principal = await apart(access.gate.authenticate_cookie, held)
+            who: Principal = await apart(access.gate.authenticate_cookie, held, origin(request))
             await check_csrf(request, who)
             await apart(access.logins.log_out, who, origin(request))
         except AccessError as error:

@@ -24,7 +24,13 @@ _DONE = {
     "expired": Notice("Your session has ended. Log in to go on.", "warn"),
     "account-ready": Notice("The account is ready. Log in with it.", "good"),
     "password-set": Notice("The new password is set. Log in with it.", "good"),
-    "password-changed": Notice("Your password is changed; your other sessions were ended.", "good"),
+    "password-set-keys": Notice(
+        "The new password is set, and the keys of programs are revoked. Log in and make new ones where you need them.",
+        "good",
+    ),
+    "password-changed": Notice(
+        "Your password is changed; your other sessions were ended. Keys of programs stay in force.", "good"
+    ),
     "proved": Notice("Thank you: this session may change things again.", "good"),
     "session-revoked": Notice("The session is ended.", "good"),
     "sessions-revoked": Notice("All other sessions are ended.", "good"),

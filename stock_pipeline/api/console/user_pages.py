@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.datastructures import FormData
 
+from stock_pipeline.api.client import origin
 from stock_pipeline.api.console.forms import REFUSALS, Fields, apart, go, model, refusal, secret, status_of, text, texts
 from stock_pipeline.api.console.notices import Notice
 from stock_pipeline.api.console.paging import Pager
@@ -15,7 +16,7 @@ from stock_pipeline.api.cookies import address_of
 from stock_pipeline.api.dependencies import principal, service
 from stock_pipeline.api.problems import ProblemError
 from stock_pipeline.api.routes import users
-from stock_pipeline.api.schemas_admin import NewUser, NoQuery, UserChange
+from stock_pipeline.api.schemas_admin import NewUser, NoQuery, ResetWanted, UserChange
 
 router = APIRouter(include_in_schema=False)
 
@@ -92,10 +93,16 @@ async def change_state(request: Request, name: users.Name, form: Fields) -> Resp
 
 
 @router.post("/users/{name}/reset-link", dependencies=users.MANAGE)
-def reset_link(request: Request, name: users.Name) -> Response:
+async def reset_link(request: Request, name: users.Name, form: Fields) -> Response:
     """Show a link that sets a new password."""
-    made = users.create_reset_link(request, name)
-    return _link(request, made.link, f"New password for {name}", "Send this link to the owner: it works once.")
+    wanted = model(ResetWanted, revoke_keys=text(form, "revoke_keys") == "yes")
+    try:
+        made = await apart(users.create_reset_link, request, name, wanted)
+    except REFUSALS as error:
+        return await apart(_user, request, name, [refusal(error)], status_of(error))
+    ends = "all sessions and API keys" if made.revoke_keys else "all sessions and keeps the API keys"
+    lead = f"Send this link to the owner: it works once, while the account is not changed, and ends {ends}."
+    return _link(request, made.link, f"New password for {name}", lead)
 
 
 @router.post("/users/{name}/sessions/revoke", dependencies=users.MANAGE)
@@ -186,7 +193,7 @@ def _invitation(request: Request, form: FormData) -> str:
     access, role = service(request).access, text(form, "role")
     if role not in {one.name for one in _grantable(request)}:
         raise ProblemError(403, "beyond-own-rights", f"you cannot give the role {role}")
-    made = access.links.create("invitation", role=role, by=principal(request), hours=access.settings.link_hours)
+    made = access.links.create("invitation", role=role, by=principal(request), origin=origin(request))
     return service(request).access.links.address("invitation", made, address_of(service(request).settings))
 
 

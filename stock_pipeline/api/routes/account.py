@@ -11,9 +11,10 @@ from stock_pipeline.access.principal import AccessError, Principal
 from stock_pipeline.access.sessions import SessionInfo as OpenSession
 from stock_pipeline.api.client import origin
 from stock_pipeline.api.dependencies import no_repeats, principal, require, service
+from stock_pipeline.api.limits import password_turn
 from stock_pipeline.api.paging import Page
 from stock_pipeline.api.problems import problem_responses
-from stock_pipeline.api.schemas_accounts import KeyInfo, KeyRequest, NewKey, Revoked, SessionInfo
+from stock_pipeline.api.schemas_accounts import KeyInfo, KeyRequest, NewKey, Proof, Revoked, SessionInfo
 from stock_pipeline.api.schemas_admin import NoQuery
 
 router = APIRouter(
@@ -98,11 +99,21 @@ def list_own_keys(request: Request, query: Annotated[NoQuery, Query()]) -> Page[
     return Page(items=[KeyInfo(**key_fields(key)) for key in found], next_cursor=None)
 
 
-@router.post("/keys", summary="Make an API key", status_code=201, responses=problem_responses(409))
+@router.post(
+    "/keys",
+    summary="Make an API key",
+    status_code=201,
+    dependencies=[Depends(password_turn)],
+    responses=problem_responses(401, 409, 422, 423, 429),
+)
 def create_own_key(request: Request, wanted: KeyRequest) -> NewKey:
-    """The key is shown in this answer and never again; it can do what its scopes say and you may do."""
-    who = person(request)
-    key, secret = service(request).access.keys.create(
+    """The key is shown in this answer and never again; it can do what its scopes say and you may do.
+
+    Password and second factor are asked for: a key outlives the session in which it is made.
+    """
+    who, access = person(request), service(request).access
+    access.logins.confirm(who, *secrets_of(wanted), origin(request))
+    key, secret = access.keys.create(
         who.name, wanted.name, wanted.scopes, wanted.expires_at, by=who, origin=origin(request)
     )
     return NewKey(**key_fields(key), key=secret)
@@ -116,6 +127,12 @@ def revoke_own_key(request: Request, key_id: KeyId) -> Response:
         raise AccessError(404, "key-not-found", "you have no such key")
     keys.revoke(key_id, who, origin(request))
     return Response(status_code=204)
+
+
+def secrets_of(proof: Proof) -> tuple[str | None, str | None]:
+    """Password and code of a proof, in clear."""
+    password, code = proof.password, proof.code
+    return None if password is None else password.get_secret_value(), None if code is None else code.get_secret_value()
 
 
 def session_info(one: OpenSession, request: Request) -> SessionInfo:

@@ -12,7 +12,7 @@ from stock_pipeline.api.client import origin
 from stock_pipeline.api.dependencies import no_repeats, principal, public, require, service
 from stock_pipeline.api.limits import log_in_limit, password_turn
 from stock_pipeline.api.problems import problem_responses
-from stock_pipeline.api.routes.account import person
+from stock_pipeline.api.routes.account import person, secrets_of
 from stock_pipeline.api.routes.users import account_fields
 from stock_pipeline.api.schemas_accounts import (
     AccountInfo,
@@ -21,12 +21,12 @@ from stock_pipeline.api.schemas_accounts import (
     Me,
     PasswordByLink,
     PasswordChange,
+    PasswordSet,
+    Proof,
     Registration,
     SecondFactorBegun,
     SecondFactorCode,
-    SecondFactorRemoval,
     SetupRequest,
-    StepUpRequest,
     TokenRefresh,
     Tokens,
 )
@@ -41,6 +41,7 @@ CHANGE = [Depends(require("account:use"))]
 HASHES = [Depends(password_turn)]
 
 _REFUSALS = problem_responses(401, 423, 429)
+_PROOF_REFUSALS = problem_responses(401, 409, 422, 423, 429)
 
 
 @router.post(
@@ -146,16 +147,15 @@ def change_password(request: Request, change: PasswordChange) -> Response:
 @router.post(
     "/api/auth/password/reset",
     summary="Set a password by a link",
-    status_code=204,
     dependencies=OPEN,
     responses=problem_responses(401, 404, 429),
 )
-def reset_password(request: Request, given: PasswordByLink) -> Response:
-    """Redeem a link that an administrator made; all sessions of the account are logged out."""
-    service(request).access.logins.reset_password(
+def reset_password(request: Request, given: PasswordByLink) -> PasswordSet:
+    """Redeem a link that an administrator made: the account's sessions end, and its API keys unless it keeps them."""
+    done = service(request).access.logins.reset_password(
         given.link.get_secret_value(), given.password.get_secret_value(), origin(request)
     )
-    return Response(status_code=204)
+    return PasswordSet(sessions_ended=done.sessions_ended, keys_revoked=done.keys_revoked)
 
 
 @router.post(
@@ -163,28 +163,29 @@ def reset_password(request: Request, given: PasswordByLink) -> Response:
     summary="Prove that it is still you",
     status_code=204,
     dependencies=[*OWN, *HASHES],
-    responses=_REFUSALS,
+    responses=_PROOF_REFUSALS,
 )
-def step_up(request: Request, proof: StepUpRequest) -> Response:
-    """Lift the restriction of a session in which something odd was seen, by password or second factor."""
-    service(request).access.logins.step_up(
-        person(request),
-        proof.password.get_secret_value(),
-        None if proof.code is None else proof.code.get_secret_value(),
-        origin(request),
-    )
+def step_up(request: Request, proof: Proof) -> Response:
+    """Lift the restriction of a session in which something odd was seen, by password and second factor."""
+    service(request).access.logins.step_up(person(request), *secrets_of(proof), origin(request))
     return Response(status_code=204)
 
 
 @router.post(
     "/api/auth/second-factor",
     summary="Begin to set up a second factor",
-    dependencies=CHANGE,
-    responses=problem_responses(409),
+    dependencies=[*CHANGE, *HASHES],
+    responses=_PROOF_REFUSALS,
 )
-def begin_second_factor(request: Request) -> SecondFactorBegun:
-    """Get the secret for an authenticator; it counts once a code has confirmed it."""
-    secret, uri = service(request).access.second_factor.begin(person(request).name)
+def begin_second_factor(request: Request, proof: Proof) -> SecondFactorBegun:
+    """Get the secret for an authenticator; it counts once a code has confirmed it.
+
+    The password is asked for: whoever holds a session alone cannot lock its owner out. Accounts without one, of an
+    identity provider, must have logged in within the last ten minutes.
+    """
+    who, access = person(request), service(request).access
+    access.logins.confirm(who, *secrets_of(proof), origin(request), need_code=False)
+    secret, uri = access.second_factor.begin(who.name)
     return SecondFactorBegun(secret=secret, uri=uri)
 
 
@@ -209,12 +210,12 @@ def confirm_second_factor(request: Request, given: SecondFactorCode) -> Response
     summary="Give up the second factor",
     status_code=204,
     dependencies=[*CHANGE, *HASHES],
-    responses=_REFUSALS,
+    responses=_PROOF_REFUSALS,
 )
-def remove_second_factor(request: Request, proof: SecondFactorRemoval) -> Response:
+def remove_second_factor(request: Request, proof: Proof) -> Response:
     """Log-ins need no code any more; password and a code prove that it is you."""
     who, access = person(request), service(request).access
-    access.logins.prove(who.name, proof.password.get_secret_value(), proof.code.get_secret_value(), origin(request))
+    access.logins.confirm(who, *secrets_of(proof), origin(request))
     access.second_factor.remove(who.name, who, origin(request))
     return Response(status_code=204)
 

@@ -91,16 +91,16 @@ async def follow_events(
     ] = None,
 ) -> Response:
     """Follow the stream. `Last-Event-ID` counts before `since`."""
-    who, live = principal(request), _live(request)
+    who, live, address = principal(request), _live(request), origin(request).address
     try:
-        live.connections.check(who)
+        live.connections.check(who, address)
     except Ended as ended:
         raise ProblemError(429, "too-many-streams", ended.reason, headers={"Retry-After": "30"}) from ended
     await live.hub.start()
     tasks = () if query.task_id is None else (query.task_id,)
     wanted = Wanted.of(tasks, query.kind, query.severity, who.name if query.mine else None)
     since = query.since if last is None else last
-    return EventStream(live.hub, live.connections, who, _revalidate(request), since, wanted)
+    return EventStream(live.hub, live.connections, who, address, _revalidate(request), since, wanted)
 
 
 @router.post(
@@ -119,25 +119,25 @@ def create_ticket(request: Request, query: Annotated[NoQuery, Query()]) -> Ticke
 async def events_socket(websocket: WebSocket) -> None:
     """Talk with one client; see `streams.socket` and ``docs/how-to/use-tasks-and-events.md``."""
     live = _live(websocket)
-    access = service(websocket).access
+    access, where = service(websocket).access, origin(websocket)
 
     def authenticate(message: Authenticate) -> Principal:
         if message.token is not None and message.ticket is not None:
             raise AccessError(401, "token-invalid", "two proofs were sent; send one")
         if message.token is not None:
-            who = access.gate.authenticate(message.token)
+            who = access.gate.authenticate(message.token, where)
         elif message.ticket is not None:
-            who = access.tickets.redeem(message.ticket)
+            who = access.tickets.redeem(message.ticket, where)
         else:
             anyone = access.gate.anonymous()
             if anyone is None:
                 raise AccessError(401, "token-missing", "this needs a token or a ticket")
             who = anyone
-        access.limits.check(who, origin(websocket), "read")
+        access.limits.check(who, where, "read")
         return who
 
     await websocket.accept()
-    session = SocketSession(websocket, live.hub, live.connections, authenticate, _revalidate(websocket))
+    session = SocketSession(websocket, live.hub, live.connections, where.address, authenticate, _revalidate(websocket))
     if websocket.scope["query_string"]:
         await session.refuse(Ended(BAD_MESSAGE, "no parameters are taken here; a token does not belong in an address"))
     elif (sent := websocket.headers.get("origin")) is not None and not of_own_page(websocket, sent):

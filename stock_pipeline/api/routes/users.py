@@ -17,7 +17,15 @@ from stock_pipeline.api.paging import Page, cut, decode
 from stock_pipeline.api.problems import problem_responses
 from stock_pipeline.api.routes.account import KeyId, SessionId, key_fields, session_info
 from stock_pipeline.api.schemas_accounts import AccountInfo, KeyInfo, Revoked, SessionInfo
-from stock_pipeline.api.schemas_admin import CreatedUser, NewUser, NoQuery, ResetLink, UserChange, UserQuery
+from stock_pipeline.api.schemas_admin import (
+    CreatedUser,
+    NewUser,
+    NoQuery,
+    ResetLink,
+    ResetWanted,
+    UserChange,
+    UserQuery,
+)
 
 router = APIRouter(prefix="/api/users", tags=["users"], dependencies=[Depends(no_repeats)])
 
@@ -79,14 +87,19 @@ def delete_user(request: Request, name: Name) -> Response:
     summary="Make a link that sets a new password",
     status_code=201,
     dependencies=MANAGE,
-    responses=problem_responses(404),
+    responses=problem_responses(404, 409),
 )
-def create_reset_link(request: Request, name: Name) -> ResetLink:
-    """The link is shown in this answer and never again; it works once."""
-    account = _managed(request, name)
+def create_reset_link(request: Request, name: Name, wanted: ResetWanted | None = None) -> ResetLink:
+    """The link is shown in this answer and never again; it works once.
+
+    Its use ends the account's sessions, and its API keys unless `revoke_keys` is false. A change of the account or of
+    who made the link ends the link.
+    """
+    account, revoke_keys = _managed(request, name), wanted is None or wanted.revoke_keys
     access = service(request).access
     until = access.clock() + timedelta(hours=access.settings.link_hours)
-    return ResetLink(link=_reset_link(request, account), expires_at=until)
+    link = _reset_link(request, account, revoke_keys=revoke_keys)
+    return ResetLink(link=link, expires_at=until, revoke_keys=revoke_keys)
 
 
 @router.get("/{name}/sessions", summary="Sessions of an account", dependencies=READ, responses=problem_responses(404))
@@ -157,12 +170,17 @@ def revoke_user_key(request: Request, name: Name, key_id: KeyId) -> Response:
     summary="Take the second factor from an account",
     status_code=204,
     dependencies=MANAGE,
-    responses=problem_responses(404),
+    responses=problem_responses(404, 409),
 )
 def remove_user_second_factor(request: Request, name: Name) -> Response:
     """For somebody who has lost the device: the account logs in with its password until it has a new one."""
-    account = _managed(request, name)
-    service(request).access.second_factor.remove(account.name, principal(request), origin(request))
+    account, who = _managed(request, name), principal(request)
+    if account.id == who.account_id:
+        raise AccessError(
+            409, "own-account", "one's own second factor is given up with password and code",
+            fix="POST /api/auth/second-factor/remove, or the console's page of your account",
+        )  # fmt: skip
+    service(request).access.second_factor.remove(account.name, who, origin(request))
     return Response(status_code=204)
 
 
@@ -208,7 +226,9 @@ def _managed(request: Request, name: str) -> Account:
     return account
 
 
-def _reset_link(request: Request, account: Account) -> str:
+def _reset_link(request: Request, account: Account, *, revoke_keys: bool = True) -> str:
     parts = service(request)
-    secret = parts.access.links.create("reset", account=account.name, by=principal(request), origin=origin(request))
+    secret = parts.access.links.create(
+        "reset", account=account.name, by=principal(request), revoke_keys=revoke_keys, origin=origin(request)
+    )
     return parts.access.links.address("reset", secret, address_of(parts.settings))

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
+from stock_pipeline.access.places import source_of
 from stock_pipeline.access.principal import AccessError, Principal
 from stock_pipeline.api.streams.following import Follower
 from stock_pipeline.api.streams.items import STREAM, readable_kinds
@@ -28,7 +29,10 @@ BLOCKED_SECONDS, LONGEST_BLOCKED_SECONDS = 2.0, 20.0
 """A sending that takes so long is not a hiccup; and one that takes so long ends the connection whatever is behind."""
 
 MOST_CONNECTIONS = 5_000
-"""Of a process, those that have not logged in yet included."""
+"""Of a process."""
+
+MOST_ARRIVING, MOST_ARRIVING_OF_ADDRESS = 500, 50
+"""Clients that have not logged in yet, of a process and of one address: they take no place from those that have."""
 
 _EVERY = 1.0
 
@@ -135,63 +139,74 @@ class Connections:
         self._per_account = per_account
         self._open: set[Connection] = set()
         self._of: Counter[str] = Counter()
-        self._arriving = 0
+        self._arriving: Counter[str] = Counter()
         self._watcher: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def waiting(self) -> int:
+        """Clients that have not logged in yet."""
+        return self._arriving.total()
+
     @contextmanager
-    def arriving(self) -> Iterator[None]:
-        """Count a client that has not logged in yet.
+    def arriving(self, address: str) -> Iterator[None]:
+        """Count a client that has not logged in yet, for the length of a ``with`` block.
 
         Raises
         ------
         Ended
-            The process has too many connections.
+            Too many of its address, or of the process, have not.
         """
-        if len(self._open) + self._arriving >= MOST_CONNECTIONS:
-            raise Ended(TOO_MANY, "the service has too many connections; try again later")
-        self._arriving += 1
-        try:
+        source = source_of(address)
+        if self._arriving[source] >= MOST_ARRIVING_OF_ADDRESS:
+            raise Ended(TOO_MANY, f"{MOST_ARRIVING_OF_ADDRESS} connections of this address have not logged in yet")
+        if self.waiting >= MOST_ARRIVING:
+            raise Ended(TOO_MANY, "too many connections of the service have not logged in yet; try again later")
+        with _counted(self._arriving, source):
             yield
-        finally:
-            self._arriving -= 1
 
-    def check(self, principal: Principal) -> None:
-        """Refuse an account that has as many connections as it may have.
+    def check(self, principal: Principal, address: str) -> None:
+        """Refuse an account, or an address without one, that has as many connections as it may have.
 
         Raises
         ------
         Ended
-            It has.
+            It has, or the process has.
         """
-        if self._of[principal.name] >= self._per_account:
-            raise Ended(TOO_MANY, f"{principal.name} has {self._per_account} connections already; end one of them")
+        if len(self._open) >= MOST_CONNECTIONS:
+            raise Ended(TOO_MANY, "the service has too many connections; try again later")
+        if self._of[_counted_as(principal, address)] >= self._per_account:
+            who = "this address" if principal.account_id is None else principal.name
+            raise Ended(TOO_MANY, f"{who} has {self._per_account} connections already; end one of them")
 
     @contextmanager
-    def open(self, principal: Principal, revalidate: Revalidate) -> Iterator[Connection]:
+    def open(self, principal: Principal, address: str, revalidate: Revalidate) -> Iterator[Connection]:
         """Keep a connection for the length of a ``with`` block.
 
+        Parameters
+        ----------
+        principal, revalidate
+            See `Connection`.
+        address
+            Where it comes from; counts where there is no account.
+
         Raises
         ------
         Ended
-            The account has too many.
+            There are too many, see `check`.
         """
-        self.check(principal)
-        name = principal.name
+        self.check(principal, address)
         connection = Connection(principal, revalidate)
-        self._of[name] += 1
         self._open.add(connection)
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="stream-watch")
         try:
-            yield connection
+            with _counted(self._of, _counted_as(principal, address)):
+                yield connection
         finally:
             self._open.discard(connection)
-            self._of[name] -= 1
-            if not self._of[name]:
-                del self._of[name]
 
     async def stop(self) -> None:
         """End all connections."""
@@ -218,3 +233,18 @@ class Connections:
                 if not failing:
                     _log.warning("the connections could not be looked at", exc_info=True)
                 failing = True
+
+
+def _counted_as(principal: Principal, address: str) -> str:
+    return f"address:{source_of(address)}" if principal.account_id is None else principal.name
+
+
+@contextmanager
+def _counted(counts: Counter[str], key: str) -> Iterator[None]:
+    counts[key] += 1
+    try:
+        yield
+    finally:
+        counts[key] -= 1
+        if not counts[key]:
+            del counts[key]

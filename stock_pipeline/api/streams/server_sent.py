@@ -28,8 +28,8 @@ class EventStream(Response):
     ----------
     hub, connections
         The reader, and all connections of the process.
-    principal, revalidate
-        See `connections.Connection`.
+    principal, address, revalidate
+        See `connections.Connections.open`.
     since, wanted
         See `following.Follower`.
     """
@@ -41,6 +41,7 @@ class EventStream(Response):
         hub: EventHub,
         connections: Connections,
         principal: Principal,
+        address: str,
         revalidate: Revalidate,
         since: int | None,
         wanted: Wanted,
@@ -48,14 +49,16 @@ class EventStream(Response):
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._hub, self._connections = hub, connections
-        self._principal, self._revalidate = principal, revalidate
+        self._principal, self._address, self._revalidate = principal, address, revalidate
         self._since, self._wanted = since, wanted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request."""
         with ExitStack() as stack:
             try:
-                connection = stack.enter_context(self._connections.open(self._principal, self._revalidate))
+                connection = stack.enter_context(
+                    self._connections.open(self._principal, self._address, self._revalidate)
+                )
             except Ended as refused:  # somebody else was quicker since the route looked
                 await send({"type": "http.response.start", "status": 429, "headers": [(b"retry-after", b"30")]})
                 await send({"type": "http.response.body", "body": refused.reason.encode()})

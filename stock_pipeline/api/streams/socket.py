@@ -57,6 +57,8 @@ class SocketSession:
         The reader of events.
     connections
         All connections of the process.
+    address
+        Where it comes from.
     authenticate
         Finds out who is behind a first message; raises `AccessError`.
     revalidate
@@ -68,11 +70,12 @@ class SocketSession:
         websocket: WebSocket,
         hub: EventHub,
         connections: Connections,
+        address: str,
         authenticate: Authenticator,
         revalidate: Revalidate,
     ) -> None:
         self._socket, self._hub, self._connections = websocket, hub, connections
-        self._authenticate, self._revalidate = authenticate, revalidate
+        self._address, self._authenticate, self._revalidate = address, authenticate, revalidate
         self._heard: deque[float] = deque(maxlen=MOST_MESSAGES)
         self._turn = asyncio.Lock()
         """Messages are sent one after the other."""
@@ -81,9 +84,9 @@ class SocketSession:
     async def serve(self) -> None:
         """Talk until either side ends it."""
         try:
-            with self._connections.arriving():
+            with self._connections.arriving(self._address):
                 principal = await self._who()
-            with self._connections.open(principal, self._revalidate) as connection:
+            with self._connections.open(principal, self._address, self._revalidate) as connection:
                 await self._talk(connection)
         except Ended as ended:
             await self._close(ended)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import JSON, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from stock_pipeline.storage.database.tables.base import Base, UtcDateTime
@@ -98,6 +98,12 @@ class LinkRow(Base):
     role: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     created_by: Mapped[str] = mapped_column(String(64))
+    maker_id: Mapped[int | None] = mapped_column(Integer)
+    """Account that made it; ``None`` for the command line and the platform."""
+    stamp: Mapped[str] = mapped_column(String(64), server_default="")
+    """Digest of what its account, its role and its maker were when it was made."""
+    revoke_keys: Mapped[bool] = mapped_column(default=True, server_default=true())
+    """Whether a new password ends the API keys of the account as well."""
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
