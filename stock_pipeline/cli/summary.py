@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from stock_pipeline.cli.console import cell, num, out, pct, span, table
+from stock_pipeline.config import addresses
 from stock_pipeline.core.backtesting.result import BacktestResult
 from stock_pipeline.core.prediction.coverage import REGIMES, by_group
 from stock_pipeline.orchestration.resources import Platform
