@@ -90,6 +90,7 @@ class TaskStore:
     def copied_until(self, moment: datetime) -> None:
         """Note that everything up to an instant is copied."""
         with Session(self._engine) as session, session.begin():
+            take_turn(session, SEQUENCE)
             session.merge(CounterRow(name=COPIED_UNTIL, value=moment.isoformat()))
 
     def asked(self, run_id: str) -> str | None:
@@ -103,7 +104,6 @@ class TaskStore:
         task_of = select(TaskRunRow.task_id).where(TaskRunRow.run_id == run_id).scalar_subquery()
         statement = select(TaskRow.asked).where(
             or_(TaskRow.id == run_id, TaskRow.id == task_of), TaskRow.state.in_(("pausing", "canceling"))
-            take_turn(session, SEQUENCE)
         )
         with Session(reading(self._engine)) as session:
             return session.scalar(statement)
