@@ -119,9 +119,11 @@ def forget_tasks(platform: Platform, instance: dg.DagsterInstance) -> int:
     store, after, forgotten = TaskStore(platform.database), None, 0
     while page := store.list(TaskFilter(states=tuple(RESTING)), after, 200):
         after = page[-1].number
+        runs = store.run_ids([task.id for task in page])
+        named = {run_id for task in page for run_id in (*runs[task.id], task.run_id)}
+        there = set(instance.get_run_ids(dg.RunsFilter(run_ids=list(named))))
         for task in page:
-            runs = [run.run_id for run in store.runs(task.id)]
-            if instance.get_runs_count(dg.RunsFilter(run_ids=[*runs, task.run_id])) == 0:
+            if there.isdisjoint({*runs[task.id], task.run_id}):
                 with suppress(NotNowError):  # somebody has begun to go on with it
                     if task.state == "paused":
                         store.ask(task.id, "cancel", "maintenance")

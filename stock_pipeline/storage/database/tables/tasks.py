@@ -54,6 +54,17 @@ class TaskRow(Base):
     asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class TaskSearchRow(Base):
+    """What a search for text looks at: all of it for one task, in lower case, apart from the wide rows of the tasks."""
+
+    __tablename__ = "task_search"
+
+    number: Mapped[int] = mapped_column(
+        ForeignKey("task.number", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    text: Mapped[str] = mapped_column(Text)
+
+
 class TaskRunRow(Base):
     """One run of a task, and how far its events are copied."""
 
@@ -95,6 +106,8 @@ class EventRow(Base):
     __table_args__ = (
         Index("ix_task_event_kind", "kind", "sequence"),
         Index("ix_task_event_task_id", "task_id", "sequence"),
+        Index("ix_task_event_owner", "owner", "sequence"),
+        Index("ix_task_event_severity", "severity", "sequence"),
     )
 
     sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
