@@ -15,7 +15,7 @@ from stock_pipeline.api.problems import ProblemError
 from stock_pipeline.api.task_actions import allowed
 from stock_pipeline.config.tasks import Priority
 from stock_pipeline.core.parameters import Parameters
-from stock_pipeline.storage.tasks import Event, Task, TaskRun
+from stock_pipeline.storage.tasks import Event, Task, TaskRun, share_done
 from stock_pipeline.storage.tasks.states import ENDED, STATES
 
 KEY = "Idempotency-Key"
@@ -57,7 +57,7 @@ def task_json(task: Task) -> dict[str, Any]:
         "attempts": task.attempts,
         "run_id": task.run_id,
         "progress": {
-            "share": _share(task),
+            "share": 1.0 if task.state == "succeeded" else share_done(task),
             "steps_done": task.steps_done,
             "steps_total": task.steps_total,
             "current_step": task.current_step,
@@ -154,16 +154,6 @@ def idempotency_key(request: Request) -> str | None:
         errors = [{"parameter": KEY, "message": message, "value": None}]
         raise ProblemError(422, "invalid-parameters", f"{KEY}: {message}", errors=errors)
     return key
-
-
-def _share(task: Task) -> float | None:
-    if task.state == "succeeded":
-        return 1.0
-    if not task.steps_total:
-        return None
-    part = task.part or {}
-    inside = part["done"] / part["total"] if part.get("total") else 0.0
-    return min(1.0, (task.steps_done + min(inside, 1.0)) / task.steps_total)
 
 
 ACTIVE = tuple(state for state in STATES if state not in ENDED)

@@ -16,7 +16,7 @@ from stock_pipeline.orchestration import relay_records as records
 from stock_pipeline.orchestration.advice import next_step
 from stock_pipeline.orchestration.estimates import Estimates
 from stock_pipeline.storage.database.tables.tasks import TaskRow, TaskRunRow
-from stock_pipeline.storage.tasks import EventLog, Launched, NewEvent
+from stock_pipeline.storage.tasks import EventLog, Launched, NewEvent, share_done
 from stock_pipeline.storage.tasks.states import ALLOWED, ENDED, RESTING, derive
 from stock_pipeline.storage.tasks.store import add_run, state_event
 
@@ -179,15 +179,12 @@ class RunOfTask:
 
     def _progress(self) -> dict[str, Any]:
         task = self.task
-        part = task.part or {}
-        inside = part["done"] / part["total"] if part.get("total") else 0.0
-        share = None if not task.steps_total else min(1.0, (task.steps_done + min(inside, 1.0)) / task.steps_total)
         return {
             "steps_done": task.steps_done,
             "steps_total": task.steps_total,
             "step": task.current_step,
             "part": task.part,
-            "share": share,
+            "share": share_done(task),
         }
 
     def _done_here(self) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -20,7 +21,7 @@ from stock_pipeline.api.app import create_app
 from stock_pipeline.api.problems import ProblemError
 from stock_pipeline.api.task_service import PERMISSIONS
 from stock_pipeline.config.tasks import PredictRequest
-from stock_pipeline.storage.database.tables.tasks import EventRow
+from stock_pipeline.storage.database.tables.tasks import EventRow, TaskRow
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline_tests.api_service import problem, service_for, signed_in
 from stock_pipeline_tests.published import SESSIONS, publish
@@ -165,3 +166,22 @@ def test_the_newest_of_very_many_events_are_shown(app: FastAPI) -> None:
         history = ada.get(f"/api/tasks/{task}").json()["history"]
         assert history[-1]["data"]["step"] == "step-2199"
         assert [change["sequence"] for change in history] == sorted(change["sequence"] for change in history)
+
+
+@pytest.mark.requirement("R5.4", "A1")
+def test_the_page_and_the_api_read_what_a_task_has_predicted_alike(app: FastAPI) -> None:
+    service = app.state.service
+    row = {"symbol": "S001", "session": "2024-01-02", "expected_return": 0.0123, "lower": -0.5, "upper": 0.5,
+           "confidence": 0.5, "model_name": "ridge", "model_version": 77}  # fmt: skip
+    with signed_in(app, "analyst", "ada") as ada:
+        task = ada.post("/api/tasks", json=WANTED).json()["id"]
+        with Session(service.database) as session, session.begin():
+            session.execute(update(TaskRow).values(state="succeeded"))
+        problem(ada.get(f"/api/predictions/requests/{task}"), 404, "predictions-not-ready")
+        assert "ridge 77" not in ada.get(f"/tasks/{task}").text
+        folder = service.reports / "predictions"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{task}.json").write_text(json.dumps({"task": task, "predictions": [row], "unpredicted": []}))
+        assert ada.get(f"/api/predictions/requests/{task}").json()["predictions"] == [row]
+        assert "ridge 77" in ada.get(f"/tasks/{task}").text
+        (folder / f"{task}.json").unlink()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, get_args
 
-import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from stock_pipeline.access.principal import Principal
-from stock_pipeline.api.auditing import count_rows
 from stock_pipeline.api.console.forms import (
     REFUSALS,
     Fields,
@@ -24,13 +22,11 @@ from stock_pipeline.api.console.forms import (
 from stock_pipeline.api.console.notices import Notice
 from stock_pipeline.api.console.paging import Pager
 from stock_pipeline.api.console.rendering import page
-from stock_pipeline.api.dependencies import authorise, principal, service
+from stock_pipeline.api.dependencies import principal, service
 from stock_pipeline.api.problems import ProblemError
-from stock_pipeline.api.reading.files import locate
-from stock_pipeline.api.reading.tables import stored
 from stock_pipeline.api.routes import tasks
+from stock_pipeline.api.routes.requested import read_requested
 from stock_pipeline.api.schemas_admin import NoQuery
-from stock_pipeline.api.task_service import PERMISSIONS
 from stock_pipeline.api.task_views import ACTIVE, start_task, task_json
 from stock_pipeline.config import addresses
 from stock_pipeline.config.tasks import PRIORITIES, REQUESTS, Kind, Priority
@@ -59,15 +55,12 @@ _ACTIONS = {
 }
 
 
-_LEAST = PERMISSIONS["predict"]
-
-
 async def by_kind(request: Request) -> None:
     """Let a form pass with the permission that its kind of task needs."""
-    await authorise(request, PERMISSIONS.get(text(await request.form(), "kind"), _LEAST))
+    await tasks.authorise_kind(request, text(await request.form(), "kind"))
 
 
-by_kind.permission = _LEAST  # type: ignore[attr-defined]
+by_kind.permission = tasks.LEAST  # type: ignore[attr-defined]
 
 
 @router.get("/tasks", dependencies=tasks.READ)
@@ -247,14 +240,7 @@ def _predictions(request: Request, task: Task) -> dict[str, Any] | None:
     """What a prediction task has made, where it may be read and is there."""
     if task.kind != "predict" or task.state != "succeeded" or not principal(request).may("predictions:read"):
         return None
-    try:
-        path = locate(service(request).reports / "predictions", f"{task.id}.json", frozenset({".json"}))
-    except ProblemError:
-        return None
-    with stored(f"the predictions of the task {task.id}"):
-        found: dict[str, Any] = orjson.loads(path.read_bytes())
-    count_rows(request, len(found["predictions"]))
-    return found
+    return read_requested(request, task.id)
 
 
 def _seconds(task: Task) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -12,7 +12,7 @@ from stock_pipeline.api.auditing import count_rows
 from stock_pipeline.api.dependencies import no_repeats, require, service
 from stock_pipeline.api.problems import ProblemError, problem_responses
 from stock_pipeline.api.reading.files import locate
-from stock_pipeline.api.reading.tables import finite, stored
+from stock_pipeline.api.reading.tables import stored
 from stock_pipeline.api.schemas import NoQuery
 from stock_pipeline.api.schemas_backtests import RequestedPredictions
 from stock_pipeline.api.schemas_tasks import TASK_ID, TaskInfo
@@ -52,13 +52,21 @@ def get_requested_predictions(
     query: Annotated[NoQuery, Query()],
 ) -> Response:
     """What a prediction task has made; not found until it has succeeded."""
+    found = read_requested(request, task_id)
+    if found is None:
+        detail = f"the task {task_id} has made no predictions yet; /api/tasks/{task_id} says how far it is"
+        raise ProblemError(404, "predictions-not-ready", detail)
+    return json_answer(found, rows=len(found["predictions"])).respond(request)
+
+
+def read_requested(request: Request, task_id: str) -> dict[str, Any] | None:
+    """What a prediction task has made, counted as read; ``None`` where there is nothing yet."""
     try:
         path = locate(service(request).reports / "predictions", f"{task_id}.json", frozenset({".json"}))
-    except ProblemError as error:
-        detail = f"the task {task_id} has made no predictions yet; /api/tasks/{task_id} says how far it is"
-        raise ProblemError(404, "predictions-not-ready", detail) from error
+    except ProblemError:
+        return None
     with stored(f"the predictions of the task {task_id}"):
-        found = finite(orjson.loads(path.read_bytes()))
+        found: dict[str, Any] = orjson.loads(path.read_bytes())
         rows = len(found["predictions"])
     count_rows(request, rows)
-    return json_answer(found, rows=rows).respond(request)
+    return found

@@ -40,7 +40,11 @@ async def by_kind(request: Request) -> None:
         body = await request.json()
     except ValueError:
         body = None
-    kind = body.get("kind") if isinstance(body, dict) else None
+    await authorise_kind(request, body.get("kind") if isinstance(body, dict) else None)
+
+
+async def authorise_kind(request: Request, kind: Any) -> None:
+    """Demand the permission that a kind of task needs, whatever was sent as its name."""
     await authorise(request, PERMISSIONS.get(kind if isinstance(kind, str) else "", LEAST))
 
 

@@ -44,6 +44,18 @@ class Task:
         return cls(**{name: getattr(row, name) for name in cls.__dataclass_fields__})
 
 
+def share_done(task: Task | TaskRow) -> float | None:
+    """How much of a task is done, from 0 to 1; ``None`` where its steps are not known.
+
+    A step counts as much as any other; the one at hand counts by its part.
+    """
+    if not task.steps_total:
+        return None
+    part = task.part or {}
+    inside = part["done"] / part["total"] if part.get("total") else 0.0
+    return min(1.0, (task.steps_done + min(inside, 1.0)) / task.steps_total)
+
+
 @dataclass(frozen=True)
 class TaskRun:
     """One run of a task."""
