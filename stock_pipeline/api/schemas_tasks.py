@@ -130,7 +130,9 @@ class TaskInfo(BaseModel):
     asked: Asked | None = Field(description="what a person asked of it that has not happened yet, or explains its end")
     result: dict[str, Any] | None = Field(description="summary of what it made", examples=[None])
     error: dict[str, Any] | None = Field(
-        description="why it failed: `step`, `cause`, failed `checks`, and `next` with what to do", examples=[None]
+        description="why it failed: `step`, `cause`, `type` (kind of the platform's own error, else null), failed "
+        "`checks`, and `next` with what to do",
+        examples=[None],
     )
     allowed: list[str] = Field(
         description="what may be asked of it in this state, of those who may control it", examples=[["pause", "cancel"]]

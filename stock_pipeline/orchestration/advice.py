@@ -6,10 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from stock_pipeline.core.errors import ConfigurationError
+from stock_pipeline.orchestration.causes import Cause
+
 
 @dataclass(frozen=True)
 class Rule:
-    """One kind of failure and its remedy.
+    """A kind of failure and its remedy.
 
     Attributes
     ----------
@@ -18,13 +21,25 @@ class Rule:
     pattern
         Found in the cause, whatever its case.
     text
-        What a person does; ``{cause}`` parts are the pattern's named groups.
+        What a person does; ``{fix}`` is the pattern's group of that name.
+    only
+        Kind of own error that it is about; any error where ``None``.
     """
 
     action: str
     pattern: str
     text: str
+    only: str | None = None
 
+    def fits(self, cause: Cause) -> dict[str, str] | None:
+        """The advice for a cause; ``None`` where this is another kind of failure."""
+        found = re.search(self.pattern, cause.text, re.IGNORECASE)
+        if found is None or self.only not in (None, cause.kind):
+            return None
+        return {"action": self.action, "text": self.text.format(**found.groupdict())}
+
+
+_FIX = r"to fix it: (?P<fix>.+)"
 
 RULES = (
     Rule("wait", r"dagster starts it again by itself", "nothing: Dagster starts it again by itself"),
@@ -56,26 +71,28 @@ RULES = (
         r"too (few|little)|not enough|at least \d+ (sessions|rows|bars)|min_history",
         "widen the history: load earlier years (market.history.first) or lower the least history, then retry",
     ),
-    Rule("fix-parameters", r"to fix it: (?P<fix>[^;]+)", "{fix}"),
+    Rule("fix-parameters", _FIX, "{fix}", only=ConfigurationError.__name__),
+    Rule("fix-parameters", "", "correct what the error names, then ask again", only=ConfigurationError.__name__),
     Rule("free-space", r"no space left|disk is (nearly )?full", "make room on the disk of the home folder, then retry"),
     Rule(
         "retry-later",
         r"timed? ?out|connection|unavailable|temporarily|rate limit|held the lock",
         "something that it needs did not answer: retry in some minutes",
     ),
+    Rule("follow-advice", _FIX, "{fix}"),
 )
 """The first rule that fits is taken; a failed check comes before all of them."""
 
 LOOK = "open the run's log in the Dagster web UI; after the cause is mended, retry: steps that are done are kept"
 
 
-def next_step(cause: str, checks: list[dict[str, Any]], *, will_retry: bool = False) -> dict[str, str]:
+def next_step(cause: Cause, checks: list[dict[str, Any]], *, will_retry: bool = False) -> dict[str, str]:
     """What to do next.
 
     Parameters
     ----------
     cause
-        Why it failed, as `causes.cause` tells it.
+        Why it failed.
     checks
         Failed blocking checks, each with ``check``, ``asset`` and, where known, ``remedy``.
     will_retry
@@ -97,7 +114,7 @@ def next_step(cause: str, checks: list[dict[str, Any]], *, will_retry: bool = Fa
             "text": f"look at the check {first['check']} of {first['asset']}{more}: {remedy}",
         }
     for rule in RULES:
-        found = re.search(rule.pattern, cause, re.IGNORECASE)
-        if found:
-            return {"action": rule.action, "text": rule.text.format(**found.groupdict())}
+        found = rule.fits(cause)
+        if found is not None:
+            return found
     return {"action": "look-at-log", "text": LOOK}

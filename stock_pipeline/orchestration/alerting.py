@@ -23,7 +23,7 @@ def run_failure(run: dg.DagsterRun, instance: dg.DagsterInstance, at: datetime) 
     failures = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
     if failures:
         event = failures[0].event_log_entry.get_dagster_event()
-        step, text = event.step_key or step, cause(event.step_failure_data.error)
+        step, text = event.step_key or step, cause(event.step_failure_data.error).text
     again = run.tags.get("dagster/will_retry") == "true"
     return Alert(
         kind="run_failure",

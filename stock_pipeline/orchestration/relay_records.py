@@ -12,7 +12,7 @@ from dagster._core.events import JobFailureData
 from dagster._core.storage.event_log.base import EventLogCursor
 
 from stock_pipeline.config.launches import KIND, OWNER, STARTED_BY, asked_of, priority_of
-from stock_pipeline.orchestration.causes import cause
+from stock_pipeline.orchestration.causes import Cause, cause
 from stock_pipeline.storage.tasks import Launched
 
 RESULT = "task_result"
@@ -95,16 +95,20 @@ def figures_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: clean(value) for name, value in plain.items() if len(str(value)) < 200}
 
 
-def failure_of(event: dg.DagsterEvent) -> str:
-    """Why a step failed."""
-    return str(clean(cause(event.step_failure_data.error)[:2000]))
+def failure_of(event: dg.DagsterEvent) -> dict[str, Any]:
+    """Why a step failed: ``cause``, and the ``type`` of the platform's own error where it was one."""
+    return _told(cause(event.step_failure_data.error))
 
 
-def end_message(event: dg.DagsterEvent) -> str:
+def end_of(event: dg.DagsterEvent) -> dict[str, Any]:
     """What Dagster noted when it declared a run failed: the cause of an error outside the steps, where there is one."""
     data = event.event_specific_data
     error = data.error if isinstance(data, JobFailureData) else None
-    return str(clean((event.message or "") if error is None else cause(error)[:2000]))
+    return _told(Cause(event.message or "", None) if error is None else cause(error))
+
+
+def _told(found: Cause) -> dict[str, Any]:
+    return {"cause": clean(found.text[:2000]), "type": found.kind}
 
 
 def failed_check(event: dg.DagsterEvent) -> dict[str, Any] | None:

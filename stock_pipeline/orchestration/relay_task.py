@@ -14,6 +14,7 @@ from stock_pipeline.observability.logging import get_logger
 from stock_pipeline.orchestration import progress
 from stock_pipeline.orchestration import relay_records as records
 from stock_pipeline.orchestration.advice import next_step
+from stock_pipeline.orchestration.causes import Cause
 from stock_pipeline.orchestration.estimates import Estimates
 from stock_pipeline.storage.database.tables.tasks import TaskRow, TaskRunRow
 from stock_pipeline.storage.tasks import EventLog, Launched, NewEvent, share_done
@@ -98,7 +99,7 @@ class RunOfTask:
             return
         status = records.STATUSES.get(event.event_type)
         if status is not None:
-            self._set_status(status, at, key, records.end_message(event))
+            self._set_status(status, at, key, records.end_of(event))
         else:
             self._step(event, at, key)
 
@@ -120,7 +121,7 @@ class RunOfTask:
                 self.task.part = None
                 self._tell_progress(at, key)
         elif kind == kinds.STEP_FAILURE and self.newest:
-            told = {"step": step, "cause": records.failure_of(event)}
+            told = {"step": step, **records.failure_of(event)}
             # the first failure is the cause of the others
             self.task.error = {**told, **(self.task.error or {})}
         elif kind == kinds.ASSET_CHECK_EVALUATION and self.newest:
@@ -203,7 +204,7 @@ class RunOfTask:
         self.task.expected_end = durations.end(at, remaining, self.task.steps_total or 0) if self._plan else None
 
     # ---------------------------------------------------------------- states
-    def _set_status(self, status: str, at: datetime, key: str, message: str | None) -> None:
+    def _set_status(self, status: str, at: datetime, key: str, end: Mapping[str, Any] | None) -> None:
         row = self.run
         row.status = status
         if status == "STARTED":
@@ -217,10 +218,11 @@ class RunOfTask:
             self._estimate(at)
         data: dict[str, Any] = {"from": self.task.state}
         if status == "FAILURE":
-            why = message or "the run ended without a word"
-            told, known = {"step": self.task.current_step, "cause": why}, self.task.error or {}
+            why = end if end and end["cause"] else {"cause": "the run ended without a word", "type": None}
+            told: dict[str, Any] = {"step": self.task.current_step, **why}
+            known = self.task.error or {}
             # at the time limit the step only says that it was interrupted
-            self.task.error = {**known, **told} if TIME_LIMIT in why else {**told, **known}
+            self.task.error = {**known, **told} if TIME_LIMIT in told["cause"] else {**told, **known}
         self._turn(status, at, key, data)
 
     def _turn(self, status: str, at: datetime, key: str, data: dict[str, Any]) -> None:
@@ -250,7 +252,8 @@ class RunOfTask:
             data |= {"result": task.result, "seconds": _seconds(task.started_at, at)}
         elif state in ("failed", "retrying"):
             error = task.error or {}
-            advice = next_step(str(error.get("cause", "")), error.get("checks", []), will_retry=again)
+            why = Cause(str(error.get("cause", "")), error.get("type"))
+            advice = next_step(why, error.get("checks", []), will_retry=again)
             task.error = {**error, "next": advice}
             data |= {"error": task.error}
         elif state in RESTING:

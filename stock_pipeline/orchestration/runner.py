@@ -192,7 +192,7 @@ def _cause(result: dg.ExecuteInProcessResult) -> str:
     ]
     for event in result.all_events:
         if event.is_step_failure:
-            text = cause(event.step_failure_data.error)
+            text = cause(event.step_failure_data.error).text
             if blocking and BLOCKED in text:
                 return f"a check stopped it: {'; '.join(blocking)}"
             return f"at the step {event.step_key}: {text}"

@@ -17,6 +17,7 @@ from stock_pipeline.core.backtesting.run import run_backtest
 from stock_pipeline.core.errors import NotFoundError
 from stock_pipeline.orchestration import work_files
 from stock_pipeline.orchestration.advice import RULES, next_step
+from stock_pipeline.orchestration.causes import Cause
 from stock_pipeline.orchestration.estimates import Durations, Estimates, durations
 from stock_pipeline.orchestration.progress import Part, Reporter, read, write
 from stock_pipeline.storage.database.tables.tasks import TaskRow, TaskRunRow
@@ -88,24 +89,29 @@ def test_estimates_are_medians_of_the_newest_runs_of_the_job(database: Engine) -
 
 @pytest.mark.requirement("R5.5", "R2.5")
 @pytest.mark.parametrize(
-    ("cause", "action"),
+    ("kind", "cause", "action"),
     [
-        ("there are no bars yet; to fix it: run `stock-pipeline run` first", "run-first"),
-        ("there are no bars of these symbols: ['X']; allowed: A", "correct-symbols"),
-        ("Exceeded maximum runtime of 3600 seconds.", "raise-time-limit"),
-        ("its process is gone: it was killed, or the machine or the services were restarted", "retry"),
-        ("Execution was interrupted unexpectedly.", "retry"),
-        ("This run has been marked as failed from outside the execution context.", "retry"),
-        ("the strategy needs a model, and no champion has out-of-sample predictions", "train-first"),
-        ("too few sessions: 3; allowed: at least 250", "widen-history"),
-        ("fast (100) must be smaller than slow (50): 1; to fix it: lower fast", "fix-parameters"),
-        ("[Errno 28] No space left on device", "free-space"),
-        ("Connection refused", "retry-later"),
-        ("ValueError: kaput", "look-at-log"),
+        ("NotFoundError", "there are no bars yet; to fix it: run `stock-pipeline run` first", "run-first"),
+        ("NotFoundError", "there are no bars of these symbols: ['X']; allowed: A", "correct-symbols"),
+        (None, "Exceeded maximum runtime of 3600 seconds.", "raise-time-limit"),
+        (None, "its process is gone: it was killed, or the machine or the services were restarted", "retry"),
+        (None, "Execution was interrupted unexpectedly.", "retry"),
+        (None, "This run has been marked as failed from outside the execution context.", "retry"),
+        ("PipelineError", "the strategy needs a model, and no champion has out-of-sample predictions", "train-first"),
+        ("DataError", "too few sessions: 3; allowed: at least 250", "widen-history"),
+        ("ConfigurationError", "fast (100) must be smaller than slow (50): 1; to fix it: lower fast", "fix-parameters"),
+        ("ConfigurationError", "no such family: 'x'; allowed: ridge", "fix-parameters"),
+        ("PipelineError", "another process has held the lock for more than 60 s; to fix it: wait", "retry-later"),
+        ("NotFoundError", "what an earlier step left is gone; to fix it: repeat the whole task", "follow-advice"),
+        ("IntegrityError", "it was made by a newer version: 9; to fix it: update the package", "follow-advice"),
+        ("PipelineError", "cannot write: 'a'; to fix it: No space left on device", "free-space"),
+        (None, "[Errno 28] No space left on device", "free-space"),
+        (None, "Connection refused", "retry-later"),
+        (None, "ValueError: kaput", "look-at-log"),
     ],
 )
-def test_each_failure_has_its_next_step(cause: str, action: str) -> None:
-    found = next_step(cause, [])
+def test_each_failure_has_its_next_step(kind: str | None, cause: str, action: str) -> None:
+    found = next_step(Cause(cause, kind), [])
     assert found["action"] == action
     assert found["text"]
     assert "{" not in found["text"]
@@ -114,12 +120,12 @@ def test_each_failure_has_its_next_step(cause: str, action: str) -> None:
 @pytest.mark.requirement("R5.5")
 def test_checks_and_repetitions_come_before_causes() -> None:
     checks = [{"check": "fresh", "asset": "market/bars"}, {"check": "whole", "asset": "market/bars"}]
-    found = next_step("there are no bars yet; ...", checks)
+    found = next_step(Cause("there are no bars yet; ...", "DataError"), checks)
     assert found["action"] == "look-at-check"
     assert "fresh of market/bars (and 1 more)" in found["text"]
-    assert next_step("anything", checks, will_retry=True)["action"] == "wait"
-    assert next_step("to fix it: lower fast", [])["text"] == "lower fast"
-    assert len({rule.pattern for rule in RULES}) == len(RULES)
+    assert next_step(Cause("anything", None), checks, will_retry=True)["action"] == "wait"
+    assert next_step(Cause("to fix it: lower fast", "ConfigurationError"), [])["text"] == "lower fast"
+    assert len({(rule.pattern, rule.only) for rule in RULES}) == len(RULES)
 
 
 @pytest.mark.requirement("R2.3")

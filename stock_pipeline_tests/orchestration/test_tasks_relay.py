@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from stock_pipeline.config import load_settings
 from stock_pipeline.config.launches import KIND, OWNER, PARAMETERS, STARTED_BY
+from stock_pipeline.core.errors import ConfigurationError, NotFoundError
 from stock_pipeline.orchestration import maintenance
 from stock_pipeline.orchestration.relay import Relay
 from stock_pipeline.orchestration.relay_lock import alone
@@ -173,6 +174,33 @@ def test_a_check_that_stops_a_run_is_named_with_its_remedy(database: Engine) -> 
     assert task.error["next"] == {
         "action": "look-at-check", "text": "look at the check no_gaps of bars: load the year again",
     }  # fmt: skip
+
+
+@pytest.mark.requirement("R5.5")
+def test_the_kind_of_error_decides_between_correcting_the_request_and_following_the_advice(database: Engine) -> None:
+    errors = {
+        "asked": ConfigurationError("no such family", value="x", allowed="ridge", fix="name another"),
+        "lost": NotFoundError("what an earlier step left is gone", fix="repeat the whole task"),
+        "library": ValueError("kaput"),
+    }
+
+    def failing(name: str) -> str:
+        @dg.asset(name=name)
+        def fails() -> None:
+            raise errors[name]
+
+        return str(dg.materialize([fails], instance=instance, raise_on_error=False).run_id)
+
+    instance = dg.DagsterInstance.ephemeral(settings=SETTINGS)
+    runs = {name: failing(name) for name in errors}
+    Relay(instance, database).poll()
+    told = {name: TaskStore(database).get(run_id).error for name, run_id in runs.items()}  # type: ignore[union-attr]
+    assert {name: error["type"] for name, error in told.items() if error} == {
+        "asked": "ConfigurationError", "lost": "NotFoundError", "library": None,
+    }  # fmt: skip
+    assert told["asked"]["next"] == {"action": "fix-parameters", "text": "name another"}  # type: ignore[index]
+    assert told["lost"]["next"] == {"action": "follow-advice", "text": "repeat the whole task"}  # type: ignore[index]
+    assert told["library"]["next"]["action"] == "look-at-log"  # type: ignore[index]
 
 
 @pytest.mark.requirement("V5")
