@@ -40,6 +40,21 @@ def run_failure(run: dg.DagsterRun, instance: dg.DagsterInstance, at: datetime) 
     )
 
 
+def unreadable(run: dg.DagsterRun, at: datetime, error: Exception) -> Alert:
+    """Alert of an ended run whose events cannot be read, so that nobody knows what its checks have found."""
+    return Alert(
+        kind="run_failure",
+        severity="error",
+        title=f"what a run of {run.job_name} did cannot be read",
+        body=f"{type(error).__name__}: {error}"[:2000],
+        fingerprint=f"{failure_prefix(run)}unreadable",
+        source_key=f"run_unreadable:{run.run_id}",
+        created_at=at,
+        labels={"run": run.run_id, "job": run.job_name},
+        remedy="start the job again, and look at the storage of Dagster's events",
+    )
+
+
 def failure_prefix(run: dg.DagsterRun) -> str:
     """What the fingerprints of all failures of a run's job begin with: a later success of the job ends them."""
     return f"run_failure:{run.job_name}:"

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+from sqlalchemy.exc import OperationalError
 
-from stock_pipeline.observability.alerts import build_sinks
+from stock_pipeline.observability.alerts import Alert, build_sinks
 from stock_pipeline.orchestration import alerting, watching
 from stock_pipeline.orchestration.changed_runs import changed_at, changed_since
 from stock_pipeline.orchestration.liveness import fail_lost_runs
@@ -97,16 +98,28 @@ def collect_all(platform: Platform, records: Sequence[dg.RunRecord], instance: d
 
     for record in records:
         run, at = record.dagster_run, changed_at(record)
-        if run.status == dg.DagsterRunStatus.FAILURE:
-            alert = alerting.run_failure(run, instance, at)
-            if outbox.enqueue(alert):
-                new, raised[alert.fingerprint] = new + 1, at
-        elif run.status == dg.DagsterRunStatus.SUCCESS:
+        failure, verdicts = _told_by(run, instance, at)
+        if run.status == dg.DagsterRunStatus.SUCCESS:
             for fingerprint in [name for name in raised if name.startswith(alerting.failure_prefix(run))]:
                 over(fingerprint, at)
-        for fingerprint, passed, alert in alerting.check_verdicts(run, instance):
+        if failure is not None and outbox.enqueue(failure):
+            new, raised[failure.fingerprint] = new + 1, at
+        for fingerprint, passed, alert in verdicts:
             if passed:
                 over(fingerprint, alert.created_at)
             elif outbox.enqueue(alert):
                 new, raised[fingerprint] = new + 1, alert.created_at
     return new
+
+
+def _told_by(
+    run: dg.DagsterRun, instance: dg.DagsterInstance, at: datetime
+) -> tuple[Alert | None, list[tuple[str, bool, Alert]]]:
+    """The failure of an ended run and the verdicts of its checks; of a run that cannot be read, that it cannot."""
+    try:
+        failure = alerting.run_failure(run, instance, at) if run.status == dg.DagsterRunStatus.FAILURE else None
+        return failure, list(alerting.check_verdicts(run, instance))
+    except OperationalError:  # the database is away: nothing is known, and all is asked again
+        raise
+    except Exception as error:  # one damaged run must not silence those that follow
+        return alerting.unreadable(run, at, error), []

@@ -19,6 +19,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from stock_pipeline.config import Settings, load_settings
@@ -138,6 +139,25 @@ def test_a_failed_run_tells_step_and_cause_until_the_job_succeeds(tmp_path: Path
     run(instance, passed=True)
     daemon.tick()
     assert titles(platform) == [], "the success of the same job ends it, that of another one did not"
+
+
+def test_a_run_that_cannot_be_read_is_told_and_silences_none_that_follow(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    platform = make(tmp_path)
+    daemon = Daemon(platform, instance)
+    damaged = run(instance, passed=False)
+    with instance.event_log_storage.run_connection(damaged) as connection:
+        connection.execute(text("UPDATE event_logs SET event = '{'"))
+    run(instance, passed=False, name="weekly")
+    assert "2 new alerts" in daemon.tick()
+    assert titles(platform) == [
+        "what a run of nightly did cannot be read", "check failed: market/bars:bars_have_no_gaps",
+    ]  # fmt: skip
+    assert "0 new alerts" in daemon.tick(), "it is told once"
+    run(instance, passed=True)
+    daemon.tick()
+    assert titles(platform) == [], "a later success of the job ends it"
 
 
 def test_a_run_whose_process_was_killed_is_found_and_told(tmp_path: Path) -> None:
