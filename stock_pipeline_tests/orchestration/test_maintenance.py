@@ -13,6 +13,7 @@ import dagster as dg
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from sqlalchemy import event
 
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.core.errors import PipelineError
@@ -260,3 +261,15 @@ def test_a_task_that_is_resumed_meanwhile_keeps_no_other_from_being_forgotten(
         runs.delete(run)
     assert maintenance.forget_tasks(platform, runs.instance) == 2
     assert [task.id for task in store.list()] == [paused[1]]
+
+
+@pytest.mark.requirement("P3")
+def test_the_runs_of_many_tasks_are_looked_for_together(platform: Platform, tmp_path: Path) -> None:
+    runs, asked = Runs(platform.database, tmp_path), list[str]()
+    for _ in range(10):
+        run = runs.launch().run_id
+        runs.terminate(run)
+    Relay(runs.instance, platform.database).poll()
+    event.listen(platform.database, "before_cursor_execute", lambda *told: asked.append(told[2]))
+    assert maintenance.forget_tasks(platform, runs.instance) == 0
+    assert 1 <= len([statement for statement in asked if statement.startswith("SELECT")]) <= 3
