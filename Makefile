@@ -64,7 +64,7 @@ reference: $(VENV)/run.done ## write docs/reference anew from the code
 
 lock: $(VENV)/uv.done ## renew both lock files from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra build --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet -o requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra build --extra dev --extra yfinance --extra akshare --extra oidc -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet -o requirements-dev.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra build --extra dev --extra yfinance --extra akshare --extra oidc --extra celery -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet -o requirements-dev.lock
 
 clean: ## remove everything made at run time
 	rm -rf data/home .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

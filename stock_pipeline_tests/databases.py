@@ -75,15 +75,22 @@ def sqlite_address(migrated_file: Path, tmp_path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+@contextmanager
+def fresh_postgres(server: str) -> Iterator[str]:
+    """Address of a fresh database with all tables on the shared server, for the length of a ``with`` block."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with _administered(server) as run:
+        run(f"CREATE DATABASE {name} TEMPLATE migrated")
+    yield _database_of(server, name)
+    with _administered(server) as run:
+        run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def postgres_address(postgres_server: str) -> Iterator[str]:
     """Address of a fresh Postgres database with all tables."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    with _administered(postgres_server) as run:
-        run(f"CREATE DATABASE {name} TEMPLATE migrated")
-    yield _database_of(postgres_server, name)
-    with _administered(postgres_server) as run:
-        run(f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh_postgres(postgres_server) as address:
+        yield address
 
 
 @pytest.fixture(params=KINDS)

@@ -17,7 +17,7 @@ from stock_pipeline.core.errors import PipelineError
 
 ORDER = (
     "demo", "init", "doctor", "settings", "run", "show", "predict", "backtest", "replay", "features", "dev", "serve",
-    "relay", "tasks", "users", "roles", "audit", "promote", "rollback", "validate",
+    "relay", "worker", "tasks", "users", "roles", "audit", "promote", "rollback", "validate",
 )  # fmt: skip
 """Commands in the order in which a newcomer meets them."""
 
@@ -84,7 +84,19 @@ def common(
 def main() -> None:
     """Run the command line; errors of the platform become one readable message and exit code 1."""
     # they register their commands
-    from stock_pipeline.cli import audit, data, initial, operate, pipeline, relay, roles, show, tasks, users  # noqa: F401
+    from stock_pipeline.cli import (  # noqa: F401
+        audit,
+        data,
+        initial,
+        operate,
+        pipeline,
+        relay,
+        roles,
+        show,
+        tasks,
+        users,
+        worker,
+    )
 
     try:
         app()

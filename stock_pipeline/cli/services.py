@@ -42,7 +42,10 @@ class Service:
 
 
 def services(settings: Settings) -> list[Service]:
-    """The services of one machine: Dagster's code server, web server and daemon, MLflow's UI, the API, the relay."""
+    """The services of one machine: Dagster's code server, web server and daemon, MLflow's UI, the API, the relay.
+
+    A worker too, where a broker hands out runs.
+    """
     s, python = settings.services, sys.executable
     binaries = Path(python).parent
     workspace = settings.home / "dagster" / "workspace.yaml"
@@ -64,11 +67,11 @@ def services(settings: Settings) -> list[Service]:
                 python, "-m", "mlflow", "server", "--host", s.host, "--port", str(s.mlflow_port), "--workers", "1",
                 "--backend-store-uri", settings.storage.mlflow_uri,
                 "--default-artifact-root", settings.storage.artifacts_uri,
+                *(["--static-prefix", s.mlflow_path] if s.mlflow_path else []),
             ],
             s.mlflow_port,
             addresses.mlflow_page(settings),
         ),
-                *(["--static-prefix", s.mlflow_path] if s.mlflow_path else []),
         Service(
             "dagster",
             [
@@ -80,6 +83,11 @@ def services(settings: Settings) -> list[Service]:
         ),
         Service("dagster-daemon", [str(binaries / "dagster-daemon"), "run", "-w", str(workspace)], None, None),
         Service("relay", [python, "-m", "stock_pipeline", "relay"], None, None),
+        *(
+            [Service("worker", [python, "-m", "stock_pipeline", "worker"], None, None)]
+            if settings.tasks.workers is not None
+            else []
+        ),
     ]  # fmt: skip
 
 
@@ -141,6 +149,8 @@ def serve_all(settings: Settings) -> None:
         out.print("Ctrl-C stops them all.")
         while True:
             _all_alive(running)
+            for _, _, log in running:
+                put_aside(log)
             time.sleep(1)
     except KeyboardInterrupt:
         err.print("stopping ...")
@@ -149,8 +159,6 @@ def serve_all(settings: Settings) -> None:
         for number in previous:
             signal.signal(number, signal.SIG_IGN)
         _stop([process for _, process, _ in running])
-            for _, _, log in running:
-                put_aside(log)
         code_socket(settings).unlink(missing_ok=True)
         for number, handler in previous.items():
             signal.signal(number, handler)

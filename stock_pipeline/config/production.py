@@ -39,11 +39,14 @@ def unsafe(settings: Settings) -> list[str]:
         faults.append(f"access.public_url: {access.public_url!r} is not encrypted; allowed in prod: https://...")
     if _has_password(access.redis):
         faults.append("access.redis: a password must not be in a file; allowed in prod: env:NAME")
+    workers = settings.tasks.workers
+    if workers is not None and _has_password(workers.broker):
+        faults.append("tasks.workers.broker: a password must not be in a file; allowed in prod: env:NAME")
     storage = settings.storage
     for key, value in sorted(storage.options.items()):
         if _SECRET_OPTION.search(key) and not value.startswith(ENVIRONMENT_VALUE):
             faults.append(f"storage.options.{key}: a secret must not be in a file; allowed in prod: env:NAME")
-    for name in ("lake", "mlflow", "artifacts", "metadata"):
+    for name in ("lake", "mlflow", "artifacts", "metadata", "dagster"):
         if _has_password(getattr(storage, name)):
             faults.append(f"storage.{name}: a password must not be in a file; allowed in prod: env:NAME")
     return faults

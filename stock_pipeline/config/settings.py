@@ -13,6 +13,7 @@ from stock_pipeline.config.access import AccessSettings
 from stock_pipeline.config.backtests import BacktestsSettings
 from stock_pipeline.config.storage import StorageSettings
 from stock_pipeline.config.tasks import TaskSettings
+from stock_pipeline.config.workers import check_shared
 from stock_pipeline.core.backtesting.settings import BacktestSettings
 from stock_pipeline.core.market.source_settings import FilesSource, SourceSettings, TableFile
 from stock_pipeline.core.modelling.promotion import PromotionPolicy
@@ -213,12 +214,20 @@ class Settings(Parameters):
         return self
 
     def resolved(self, folder: Path, environment: Mapping[str, str]) -> Settings:
-        """Make every path absolute, relative to `folder`, look up ``env:NAME`` values, fill the storage addresses."""
+        """Make every path absolute, relative to `folder`, look up ``env:NAME`` values, fill the storage addresses.
+
+        Raises
+        ------
+        ConfigurationError
+            A variable is not set, or parts do not go together.
+        """
         home = (folder / self.home.expanduser()).resolve()
         source = self.source
         if self.universe.membership is not None:
             source = source.model_copy(update={"membership": self.universe.membership})
-        return self.model_copy(
+        if self.tasks.workers is not None:
+            self.tasks.workers.address(environment)  # refused here rather than when the first run is handed out
+        resolved = self.model_copy(
             update={
                 "home": home,
                 "storage": self.storage.resolved(folder, home, environment),
@@ -226,6 +235,8 @@ class Settings(Parameters):
                 "access": self.access.resolved(environment),
             }
         )
+        check_shared(resolved)
+        return resolved
 
     @property
     def backtest(self) -> BacktestSettings:

@@ -34,6 +34,11 @@ class StorageSettings(Parameters):
     metadata: str | None = Field(
         None, pattern=r"^(env:|[a-z0-9+]+://)", description="SQLAlchemy address of the metadata database"
     )
+    dagster: str | None = Field(
+        None,
+        pattern=r"^(env:|postgresql\+psycopg2://)",
+        description="Postgres of Dagster's runs and events, as postgresql+psycopg2://...; null: SQLite",
+    )
     lake_uri: str = ""
     mlflow_uri: str = ""
     artifacts_uri: str = ""
@@ -61,6 +66,7 @@ class StorageSettings(Parameters):
             value: str | None = getattr(self, name)
             return None if value is None else from_variable(value, f"storage.{name}", environment)
 
+        _check_postgres(given("dagster"))
         return self.model_copy(
             update={
                 "options": {
@@ -92,6 +98,15 @@ def from_variable(value: str, key: str, environment: Mapping[str, str]) -> str:
             f"{key} names an environment variable that is not set", value=name, fix=f"set {name}, or change {key}"
         )
     return found
+
+
+def _check_postgres(address: str | None) -> None:
+    if address is not None and not address.startswith("postgresql+psycopg2://"):
+        raise ConfigurationError(
+            "storage.dagster is not the address of a Postgres database",
+            value=f"{address.partition('://')[0]}://...",
+            allowed="postgresql+psycopg2://user:password@host/database",
+        )
 
 
 def _address(given: str | None, folder: Path, default: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from stock_pipeline.config.workers import WorkerSettings
 from stock_pipeline.core.parameters import Parameters
 
 Priority = Literal["low", "normal", "high", "urgent"]
@@ -22,14 +23,21 @@ Day = Annotated[date, Field(ge=date(1900, 1, 1), le=date(2200, 12, 31))]
 
 
 class TaskSettings(Parameters):
-    """The queue, and how its events are copied."""
+    """The queue, who does the work, and how its events are copied."""
 
+    max_running: int = Field(3, ge=1, le=1000, description="runs at a time")
+    max_running_per_kind: int = Field(
+        1, ge=1, le=1000, description="of each kind; runs that write the same tables wait for each other in any case"
+    )
     max_queued: int = Field(100, ge=1, le=100_000, description="tasks that may wait; further ones are refused")
     max_queued_per_account: int = Field(20, ge=1, le=100_000, description="of one account")
     poll_seconds: float = Field(0.3, ge=0.05, le=60, description="how often new events of runs are looked for")
     keep_events_days: int = Field(180, ge=1, le=3650)
     dagster_url: str | None = Field(
         None, pattern=r"^https?://", description="Dagster's web server; null: the one that `services` describes"
+    )
+    workers: WorkerSettings | None = Field(
+        default=None, description="who does the runs; null: this machine, started by Dagster's code server"
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.config.loading import CONFIG_VARIABLE
+from stock_pipeline.core.errors import ConfigurationError
+from stock_pipeline.orchestration import instance_file
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -26,11 +28,23 @@ def prepare_home(settings: Settings) -> Path:
     """Make the home folder with Dagster's configuration in it, and point the environment there.
 
     Child processes (web server, daemon, runs) find the same configuration file and the same home by the environment.
+
+    Raises
+    ------
+    ConfigurationError
+        Workers are configured and their library is not installed, or Dagster's configuration was edited by hand and is
+        not what the settings ask for.
     """
+    if settings.tasks.workers is not None and find_spec("dagster_celery") is None:
+        raise ConfigurationError(
+            "workers (tasks.workers) need a library that is not installed",
+            value="dagster-celery",
+            fix="pip install 'stock-pipeline[celery]', or leave tasks.workers out",
+        )
     dagster_home = settings.home / "dagster"
     dagster_home.mkdir(parents=True, exist_ok=True)
     (settings.home / "mlflow" / "artifacts").mkdir(parents=True, exist_ok=True)
-    _copy_unless_edited(Path(__file__).resolve().parents[2] / "dagster.yaml", dagster_home / "dagster.yaml")
+    instance_file.write(settings, dagster_home / "dagster.yaml", os.environ)
     os.environ["DAGSTER_HOME"] = str(dagster_home)
     os.environ[CONFIG_VARIABLE] = str(settings.config_file)
     os.environ["STOCK_PIPELINE_HOME"] = str(settings.home)
@@ -38,23 +52,6 @@ def prepare_home(settings: Settings) -> Path:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     return dagster_home
-
-
-def _copy_unless_edited(template: Path, target: Path) -> None:
-    """Keep a copy of the template up to date, until a person edits the copy: then it is theirs."""
-    text, stamp = template.read_bytes(), target.with_name(f".{target.name}.sha256")
-    present = target.read_bytes() if target.exists() else None
-    ours = present is None or (stamp.exists() and stamp.read_text() == hashlib.sha256(present).hexdigest())
-    if ours and present != text:
-        replace_file(target, text)
-        replace_file(stamp, hashlib.sha256(text).hexdigest().encode())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file as a whole: readers see the old content or the new."""
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.new")
-    scratch.write_bytes(content)
-    scratch.replace(path)
 
 
 def open_instance(settings: Settings) -> DagsterInstance:

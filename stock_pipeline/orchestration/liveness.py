@@ -12,6 +12,10 @@ from collections.abc import Iterator
 import dagster as dg
 import psutil
 
+from stock_pipeline.observability.logging import get_logger
+
+_log = get_logger(__name__)
+
 HOST = "stock_pipeline/host"
 """Run tag: the machine on which the command line runs it."""
 
@@ -30,6 +34,23 @@ def lost_runs(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
         here = run.tags.get(HOST) == socket.gethostname() or (local_launcher and _BY_LAUNCHER in run.tags)
         if here and _process_is_gone(run, instance):
             yield run
+
+
+def stop_waiting_for_worker(instance: dg.DagsterInstance, run_id: str) -> None:
+    """End a run that was handed out and that no worker has begun.
+
+    Dagster's web server refuses to; without workers such a run begins within seconds and then ends itself.
+    """
+    if type(instance.run_launcher).__name__ != "WorkerLauncher":
+        return
+    try:
+        instance.run_launcher.terminate(run_id)
+    except Exception as error:  # the broker is away: whatever else is to be done must not wait for it
+        _log.warning(
+            "a run that waits for a worker could not be ended and will be tried again",
+            run=run_id,
+            error=str(error)[:300],
+        )
 
 
 def fail_lost_runs(instance: dg.DagsterInstance) -> list[str]:

@@ -209,8 +209,8 @@ class Relay:
             if run.status == dg.DagsterRunStatus.QUEUED:
                 with suppress(dg.DagsterInvariantViolationError):  # it has just been started
                     self._instance.run_coordinator.cancel_run(run.run_id)
-            elif run.status == dg.DagsterRunStatus.STARTING and liveness.waits_for_worker(self._instance):
-                self._instance.run_launcher.terminate(run.run_id)  # Dagster's web server does so only once it has begun
+            elif run.status == dg.DagsterRunStatus.STARTING:
+                liveness.stop_waiting_for_worker(self._instance, run.run_id)
 
     def _is_due(self, work: str, seconds: float) -> bool:
         now = self._clock()

@@ -1,9 +1,11 @@
-"""What is watched beside the runs: stale bars, the end of the exchange calendar, a disk that fills up."""
+"""What is watched beside the runs: stale bars, the end of the exchange calendar, a disk that fills up, workers."""
 
 from __future__ import annotations
 
 import shutil
 from datetime import date, datetime, timedelta
+
+import dagster as dg
 
 from stock_pipeline.core.market.calendar import SessionCalendar
 from stock_pipeline.observability.alerts import Alert
@@ -98,3 +100,34 @@ def disk_space(platform: Platform, now: datetime, free: int | None = None) -> No
             remedy="free some space, or lower schedules.keep_runs_days and start the job `maintenance`",
         )
     )
+
+
+def workers(platform: Platform, instance: dg.DagsterInstance, now: datetime) -> str:
+    """Say that runs wait for a worker and none is there, and that it is over once one answers; returns what was found.
+
+    Only where `tasks.workers` is configured.
+    """
+    from stock_pipeline.orchestration.worker_launcher import WorkerLauncher
+
+    launcher = instance.run_launcher
+    assert isinstance(launcher, WorkerLauncher)
+    market, outbox = platform.settings.market.name, platform.alert_outbox
+    names = launcher.workers()
+    if names:
+        outbox.resolve(f"workers:{market}", now)
+        return f"there are {len(names)}: {', '.join(names)}"
+    waiting = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING]))
+    if waiting:
+        outbox.enqueue(
+            Alert(
+                kind="no_worker",
+                severity="error",
+                title=f"{market}: no worker answers, and work waits for one",
+                body=f"{waiting} task(s) are handed out and begin as soon as a worker comes",
+                fingerprint=f"workers:{market}",
+                source_key=f"workers:{market}:{now:%Y-%m-%dT%H}",
+                created_at=now,
+                remedy="start `stock-pipeline worker` on a machine that reaches the broker",
+            )
+        )
+    return f"none answers; {waiting} runs wait for one"

@@ -127,6 +127,11 @@ UNSAFE = {
     "storage.options.aws_secret_access_key": {"storage": {"options": {"aws_secret_access_key": "hunter2"}}},
     "storage.metadata": {"storage": {"metadata": "postgresql://me:hunter2@db/stocks"}},
     "storage.mlflow": {"storage": {"mlflow": "postgresql://me:hunter2@db/mlflow"}},
+    "storage.dagster": {"storage": {"dagster": "postgresql+psycopg2://me:hunter2@db/dagster"}},
+    "tasks.workers.broker": {
+        "storage": {"dagster": "postgresql+psycopg2://db/dagster", "metadata": "postgresql+psycopg2://db/stocks"},
+        "tasks": {"workers": {"broker": "redis://:hunter2@queue:6379/0"}},
+    },
 }
 
 

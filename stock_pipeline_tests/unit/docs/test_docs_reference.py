@@ -58,6 +58,7 @@ def configurations() -> Iterator[tuple[str, str]]:
 
 
 CONFIGURATIONS = dict(configurations())
+_VALUES = {"PIPELINE_DATABASE": "postgresql+psycopg2://me@db/stocks", "PIPELINE_REDIS": "redis://queue:6379/0"}
 
 
 @pytest.mark.parametrize("name", [name for name, text in CONFIGURATIONS.items() if ", needs my_" not in text])
@@ -66,7 +67,7 @@ def test_configurations_in_the_documentation_are_valid(name, tmp_path):
     file = tmp_path / "stock_pipeline.yaml"
     file.write_text(text, encoding="utf-8")
     needed = text.splitlines()[0].partition(", needs ")[2].split()
-    settings = load_settings(file, environment=dict.fromkeys(needed, "sqlite:///x.db"))
+    settings = load_settings(file, environment={name: _VALUES.get(name, "x") for name in needed})
     assert settings.market.name
 
 

@@ -1,0 +1,277 @@
+"""Work that leaves the machine: tasks of the API done by a real Celery worker on a real Redis, Dagster on Postgres."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import httpx
+import psutil
+import pytest
+import yaml
+
+from stock_pipeline.api.service import Service
+from stock_pipeline.cli import services
+from stock_pipeline.config import Settings, load_settings
+from stock_pipeline.orchestration import watching, worker
+from stock_pipeline.orchestration.bootstrap import open_instance, prepare_home
+from stock_pipeline.orchestration.resources import Platform
+from stock_pipeline.storage.tasks import EventLog, Task, TaskStore
+from stock_pipeline_tests.api_service import CHEAP, PASSWORD
+from stock_pipeline_tests.conftest import REPOSITORY
+from stock_pipeline_tests.databases import fresh_postgres
+from stock_pipeline_tests.orchestration.test_tasks_services import process_of
+from stock_pipeline_tests.services import free_port, redis
+from stock_pipeline_tests.task_runs import states_of
+
+pytestmark = pytest.mark.slow
+
+STEPS = ["check_request", "simulate", "judge", "write_report"]
+STRATEGY = """
+import time
+from pathlib import Path
+from stock_pipeline.core.backtesting.strategies import Strategy
+from stock_pipeline.core.backtesting.strategies.buy_and_hold import BuyAndHold
+from stock_pipeline.core.parameters import Parameters
+
+class GateParameters(Parameters):
+    gate: str
+
+class Gated(Strategy):
+    name = "gated"
+    description = "Buys and holds once a file is there."
+    Parameters = GateParameters
+    def targets(self, data):
+        while not Path(self.parameters.gate).exists():
+            time.sleep(0.02)
+        return BuyAndHold().targets(data)
+"""
+
+
+@dataclass
+class Machines:
+    """All services but MLflow, and workers that a test starts and ends."""
+
+    settings: Settings
+    folder: Path
+    environment: dict[str, str]
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    worker: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.platform = Platform(self.settings)
+        self.store, self.events = TaskStore(self.platform.database), EventLog(self.platform.database)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.settings.services.api_port}", timeout=120)
+
+    def start(self, name: str, command: Any) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, env=self.environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
+        self.processes.append(process)
+        return process
+
+    def start_worker(self) -> None:
+        self.worker = self.start("worker", [sys.executable, "-m", "stock_pipeline", "worker"])
+
+    def until(self, holds: Callable[[], Any], seconds: float = 240) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := holds()):
+            dead = [process.args for process in self.processes if process.poll()]
+            assert not dead, dead
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.05)
+        return found
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {log.name}\n{log.read_text()[-3000:]}" for log in self.folder.glob("*.log"))
+
+    def ask(self) -> tuple[str, Path]:
+        """Ask for a back-test over the API; it goes on once its gate is there."""
+        gate = self.folder / f"gate-{next(self.numbers)}"
+        parameters = {"strategy": "gates:Gated", "parameters": {"gate": str(gate)}}
+        answer = self.client.post("/api/tasks", json={"kind": "backtest", "parameters": parameters})
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"], gate
+
+    def say(self, task_id: str, wish: str) -> None:
+        answer = self.client.post(f"/api/tasks/{task_id}/{wish}")
+        assert answer.status_code == 202, answer.text
+
+    def task(self, task_id: str, *states: str, attempts: int = 1, step: str | None = None) -> Task:
+        """Wait until a task is in one of these states, and at a step."""
+
+        def found() -> Task | None:
+            task = self.store.get(task_id)
+            fits = task is not None and task.state in states and task.attempts >= attempts
+            return task if fits and step in (None, task.current_step) else None
+
+        return self.until(found)
+
+    def states(self, task_id: str) -> list[str]:
+        return states_of(self.events.after(0, limit=10_000), task_id)
+
+    def process(self, run_id: str) -> psutil.Process:
+        return process_of(self.settings, run_id)
+
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        with open_instance(self.settings) as instance:
+            yield instance
+
+
+@pytest.fixture(scope="module")
+def machines(finished: Settings, postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    folder = tmp_path_factory.mktemp("workers") / "copy"
+    shutil.copytree(finished.config_file.parent, folder, symlinks=True)
+    shutil.rmtree(folder / "home" / "dagster")
+    (folder / "gates.py").write_text(STRATEGY)
+    config = folder / "market.yaml"
+    content = yaml.safe_load(config.read_text())
+    content["backtests"]["strategies"].append({"name": "gates:Gated", "parameters": {"gate": str(folder)}})
+    content |= {
+        "storage": {"dagster": "env:TEAM_DATABASE", "metadata": "env:TEAM_DATABASE"},
+        "tasks": {"workers": {"broker": "env:TEAM_BROKER", "slots": 1}},
+        "services": {"api_port": free_port(), "dagster_port": free_port()},
+        "access": {"passwords": CHEAP},
+    }
+    config.write_text(yaml.safe_dump(content))
+    with fresh_postgres(postgres_server) as database, redis() as broker, pytest.MonkeyPatch.context() as patch:
+        for name in ("DAGSTER_HOME", "STOCK_PIPELINE_HOME", "STOCK_PIPELINE_CONFIG"):
+            patch.setenv(name, "")  # restored afterwards, whatever the services need meanwhile
+            patch.delenv(name)
+        patch.setenv("TEAM_DATABASE", database)
+        patch.setenv("TEAM_BROKER", broker)
+        settings = load_settings(config, environment=dict(os.environ))
+        instance_file = prepare_home(settings) / "dagster.yaml"
+        text = instance_file.read_text()
+        assert text.count("poll_interval_seconds: 30") == 1
+        instance_file.write_text(text.replace("poll_interval_seconds: 30", "poll_interval_seconds: 1"))
+        services.write_workspace(settings)
+        Service(settings).access.accounts.create("ada", password=PASSWORD, roles=("analyst",), by="system")
+        environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{folder}", "PYTHONUNBUFFERED": "1"}
+        running = Machines(settings, folder, environment)
+        try:
+            for service in services.services(settings):
+                if service.name not in ("mlflow", "worker"):
+                    running.start(service.name, service.command)
+                if service.name == "code-server":
+                    running.until(services.code_socket(settings).is_socket)
+            running.until(lambda: _log_in(running.client))
+            yield running
+        finally:
+            family = [child for process in running.processes if process.poll() is None
+                      for child in psutil.Process(process.pid).children(recursive=True)]  # fmt: skip
+            for process in running.processes:
+                process.terminate()
+            for process in running.processes:
+                try:
+                    process.wait(60)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            for child in psutil.wait_procs(family, timeout=5)[1]:
+                child.kill()
+            services.code_socket(settings).unlink(missing_ok=True)
+            running.client.close()
+            running.platform.database.dispose()
+
+
+def _log_in(client: httpx.Client) -> bool:
+    try:
+        answer = client.post("/api/auth/login", json={"name": "ada", "password": PASSWORD})
+        ready = client.get("/readyz")
+    except httpx.TransportError:
+        return False
+    client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+    return ready.status_code == 200
+
+
+@pytest.mark.requirement("R2.2", "R2.4")
+def test_without_a_worker_work_waits_and_it_is_told(machines: Machines, capsys: pytest.CaptureFixture[str]) -> None:
+    canceled, _ = machines.ask()
+    machines.task(canceled, "starting")
+    with machines.instance() as instance:
+        machines.until(lambda: "1 runs wait" in watching.workers(machines.platform, instance, datetime.now(UTC)))
+        assert "no_worker" in {alert.kind for alert in machines.platform.alert_outbox.open_alerts()}
+        machines.say(canceled, "cancel")
+        machines.task(canceled, "canceled")
+
+        kept, gate = machines.ask()
+        machines.task(kept, "starting")
+        machines.start_worker()
+        machines.task(kept, "running", step="simulate")
+        assert machines.worker is not None
+        assert machines.process(kept).ppid() == machines.worker.pid
+        assert worker.main(["--slots", "1"]) == 1, "one worker is enough for a machine"
+        assert "give it more --slots" in capsys.readouterr().err
+        gate.touch()
+        ended = machines.task(kept, "succeeded", "failed")
+        assert (ended.state, ended.steps_done, ended.attempts) == ("succeeded", 4, 1), ended.error
+        assert machines.states(kept) == ["queued", "starting", "running", "succeeded"]
+        steps = [event.data["step"] for event in machines.events.after(0, limit=10_000)
+                 if event.task_id == kept and event.kind == "task.progress"]  # fmt: skip
+        assert list(dict.fromkeys(steps)) == STEPS
+
+        assert "there are 1" in watching.workers(machines.platform, instance, datetime.now(UTC))
+        assert "no_worker" not in {alert.kind for alert in machines.platform.alert_outbox.open_alerts()}
+    # its message came to the worker before the other one
+    assert machines.states(canceled) == ["queued", "starting", "canceling", "canceled"]
+
+
+@pytest.mark.requirement("R2.2", "R2.3")
+def test_a_run_of_a_worker_is_paused_resumed_and_canceled(machines: Machines) -> None:
+    paused, gate = machines.ask()
+    machines.task(paused, "running", step="simulate")
+    machines.say(paused, "pause")
+    gate.touch()
+    machines.task(paused, "paused")
+    machines.say(paused, "resume")
+    ended = machines.task(paused, "succeeded", "failed", attempts=2)
+    assert ended.state == "succeeded", ended.error
+    done = [set(run.step_seconds or ()) for run in machines.store.runs(paused)]
+    assert done == [{"check_request", "simulate"}, {"judge", "write_report"}]
+
+    canceled, _ = machines.ask()
+    machines.task(canceled, "running", step="simulate")
+    process = machines.process(canceled)
+    machines.say(canceled, "cancel")
+    machines.task(canceled, "canceled")
+    machines.until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    assert machines.states(canceled) == ["queued", "starting", "running", "canceling", "canceled"]
+    with machines.instance() as instance:
+        run = instance.get_run_by_id(canceled)
+        assert run is not None
+        assert run.status == dg.DagsterRunStatus.CANCELED  # and not failed, as Celery's launcher has it by itself
+
+
+@pytest.mark.requirement("R2.2", "R2.5")
+def test_a_run_survives_the_death_of_its_process_and_of_its_worker(machines: Machines) -> None:
+    task_id, gate = machines.ask()
+    first = machines.task(task_id, "running", step="simulate")
+    machines.process(first.run_id).kill()
+    second = machines.task(task_id, "running", attempts=2, step="simulate")
+    process, worker = machines.process(second.run_id), machines.worker
+    assert worker is not None
+    machines.processes.remove(worker)
+    worker.kill()
+    worker.wait()
+    machines.until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    machines.start_worker()
+    machines.task(task_id, "running", attempts=3, step="simulate")
+    gate.touch()
+    ended = machines.task(task_id, "succeeded", "failed", attempts=3)
+    assert ended.state == "succeeded", ended.error
+    again = ["queued", "starting", "running", "retrying"]
+    assert machines.states(task_id) == [*again, *again, "queued", "starting", "running", "succeeded"]
