@@ -305,6 +305,19 @@ class Accounts:
             raise _missing(name[:80])
         return row
 
+    def row_to_change(self, session: Session, name: str, by: Principal | str) -> AccountRow:
+        """Row of an account that somebody may change, inside a transaction in which it is given no other roles.
+
+        Raises
+        ------
+        AccessError
+            403 ``forbidden``, 404 ``account-not-found``.
+        """
+        versions.bump(session)  # roles are given and taken under this lock
+        row = self.row(session, name)
+        self.may_change(by, self._account(session, row), session)
+        return row
+
     def note(
         self,
         session: Session,
@@ -342,24 +355,22 @@ class Accounts:
             others &= SessionRow.id != keep
         return self._access.sessions.end(session, others, "password changed")
 
-    def may_change(self, by: Principal | str, account: Account) -> None:
+    def may_change(self, by: Principal | str, account: Account, session: Session | None = None) -> None:
         """Refuse to let somebody change an account that may do more than they: its password would be a way up.
 
         One's own account is no exception for an API key, which may hold less than the account.
         """
         own = isinstance(by, Principal) and by.account_id == account.id and by.kind != "api_key"
         if not own:
-            self._roles.check_grant(by, account.roles)
+            self._roles.check_grant(by, account.roles, session)
 
     @contextmanager
     def _changing(
         self, action: str, name: str, by: Principal | str, origin: Origin | None
     ) -> Iterator[tuple[Session, AccountRow]]:
         """A transaction that changes one account: version first, so that changes wait for each other, audit last."""
-        self.may_change(by, self.get(name))
         with Session(self._access.engine) as session, session.begin():
-            versions.bump(session)
-            row = self.row(session, name)
+            row = self.row_to_change(session, name, by)
             shown, before = row.name, self._state(session, row)
             yield session, row
             session.flush()

@@ -68,17 +68,25 @@ class RoleGrants(RoleReader):
         new = [(_ASSIGN, role) for role in wanted if role not in had]
         self._reassign(account_name, by, origin, [*new, *((_WITHDRAW, role) for role in had if role not in wanted)])
 
-    def check_grant(self, by: Principal | str, roles: Iterable[str]) -> None:
+    def check_grant(self, by: Principal | str, roles: Iterable[str], session: Session | None = None) -> None:
         """Refuse to let someone give or take roles that hold more than they do, unless they may manage roles.
 
         A name instead of a principal is a part of the platform or the command line, which may.
+
+        Parameters
+        ----------
+        by, roles
+            Who, and which roles.
+        session
+            Transaction that says what roles hold; what is committed does where ``None``.
 
         Raises
         ------
         AccessError
             403 ``forbidden``, or 404 ``role-not-found``.
         """
-        found, names = self._current(), tuple(roles)
+        found = self._current() if session is None else policy.build(policy.lines_of(session))
+        names = tuple(roles)
         for name in names:
             if name not in found.parents:
                 raise not_found(name, found)

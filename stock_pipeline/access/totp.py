@@ -87,9 +87,8 @@ class SecondFactor:
 
     def remove(self, name: str, by: Principal | str, origin: Origin | None = None) -> None:
         """Do without a second factor again. The caller has made sure that it may: by a code, or as administrator."""
-        self._access.accounts.may_change(by, self._access.accounts.get(name))
         with Session(self._access.engine) as session, session.begin():
-            self.clear(session, self._access.accounts.row(session, name), by, origin)
+            self.clear(session, self._access.accounts.row_to_change(session, name, by), by, origin)
 
     def clear(self, session: Session, row: AccountRow, by: Principal | str, origin: Origin | None) -> None:
         """Remove the second factor inside a transaction."""

@@ -350,3 +350,28 @@ def test_nobody_makes_a_link_for_their_own_account(access: Access) -> None:
     for way in ("token", "api_key"):
         who = Principal("root", way, root.id, root.roles, access.roles.permissions_of(root.roles))  # type: ignore[arg-type]
         assert refusal(access.links.create, "reset", account="ROOT", by=who).kind == "own-account"
+
+
+@pytest.mark.requirement("R8.3")
+def test_nobody_changes_an_account_that_is_given_more_at_the_same_moment(access: Access) -> None:
+    access.roles.create("helpdesk", "viewer", ["users:read", "users:manage"], by="system")
+    helper = Principal("helper", "token", 99, ("helpdesk",), access.roles.permissions_of(["helpdesk"]))
+    changes = {
+        "account.disable": lambda name: access.accounts.disable(name, helper),
+        "account.second_factor_off": lambda name: access.second_factor.remove(name, helper),
+    }
+    for action, change in changes.items():
+        for number in range(4):
+            name = f"ana{number}-{action.partition('.')[2]}"
+            access.accounts.create(name, password=PASSWORD, by="test")
+
+            def one(turn: int, name: str = name, change=change) -> None:
+                if turn:
+                    access.roles.assign(name, "operator", "test")
+                else:
+                    change(name)
+
+            told = at_once(one, 2)
+            about = [entry.action for entry in access.audit.entries() if entry.object_id == name]
+            assert about[0] == "role.assign", f"after the promotion nothing is done: {about}"
+            assert told in ({"done": 2}, {"done": 1, "forbidden": 1})
