@@ -113,6 +113,7 @@ def test_a_second_factor_is_set_up_by_qr_code_and_asked_for(visits: Visits) -> N
     visits.expect_refusals(401)
     visits.service.access.accounts.create("fay", password=PASSWORD, roles=("viewer",), by="system")
     page = visits.page("fay", "/account")
+    page.locator("form[action='/account/second-factor']").get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Set up").click()
     picture = page.get_by_role("img", name=re.compile("QR code"))
     picture.wait_for()
