@@ -91,7 +91,7 @@ class serving:
 
     def __exit__(self, *exception: object) -> None:
         self.server.should_exit = True
-        self.thread.join(20)
+        self.thread.join(120)
 
 
 @pytest.mark.requirement("R8.2", "A1", "A2", "A6")

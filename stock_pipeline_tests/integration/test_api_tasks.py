@@ -353,7 +353,7 @@ def test_requests_at_once_with_one_key_are_one_run(app: FastAPI) -> None:
         send()
         assert kind_of(answers[0]) == "request-in-progress"
         runs.gate.set()
-        first.join(30)
+        first.join(120)
         assert answers[1].status_code == 202
         assert len(runs.runs) == 1
 

@@ -360,7 +360,7 @@ def test_two_processes_post_each_alert_once(address: str, tmp_path: Path) -> Non
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(300)
         assert worker.exitcode == 0
     posted = (tmp_path / "posted").read_text().split()
     assert sorted(posted) == sorted(f"f{number}" for number in range(20))

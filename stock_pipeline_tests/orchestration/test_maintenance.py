@@ -148,12 +148,12 @@ def test_a_second_writer_waits_and_says_so(tmp_path: Path) -> None:
     def first() -> None:
         with sole_writer(tmp_path, [DATA], heard.append):
             entered.set()
-            release.wait(10)
+            release.wait(120)
             order.append("first")
 
     thread = threading.Thread(target=first)
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(120)
     with pytest.raises(PipelineError, match="has held the lock"), sole_writer(tmp_path, [DATA], heard.append, wait=0.1):
         raise AssertionError("two writers at once")
     with sole_writer(tmp_path, ["backtests"], heard.append):
@@ -162,7 +162,7 @@ def test_a_second_writer_waits_and_says_so(tmp_path: Path) -> None:
     release.set()
     with sole_writer(tmp_path, [DATA], heard.append):
         order.append("second")
-    thread.join(10)
+    thread.join(120)
     assert order == ["first", "second"]
 
 

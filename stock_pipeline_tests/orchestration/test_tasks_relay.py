@@ -258,9 +258,9 @@ def test_a_second_relay_waits_until_the_first_has_ended(database: Engine, tmp_pa
         assert held()
         other = threading.Thread(target=second)
         other.start()
-        assert waiting.wait(30)
+        assert waiting.wait(120)
         assert not active.is_set()
-    assert active.wait(30)
+    assert active.wait(120)
     other.join()
     with alone(database, tmp_path, threading.Event()) as held:
         assert held(), "it was given back"
