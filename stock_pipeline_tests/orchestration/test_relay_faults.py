@@ -1,5 +1,8 @@
 """The relay among faults: runs that cannot be read, more runs than a page, a database that goes and comes back."""
 
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,10 +11,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.events import EngineEventData
 from sqlalchemy import Engine, create_engine, event, make_url, text
 
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.orchestration import changed_runs, relay
+from stock_pipeline.orchestration.liveness import HOST
 from stock_pipeline.orchestration.relay import Relay
 from stock_pipeline.orchestration.relay_lock import alone
 from stock_pipeline.storage.database import open_database
@@ -84,6 +89,23 @@ def test_a_run_that_cannot_be_copied_holds_up_none_of_the_many_that_follow(
     assert states_of(events, damaged) == WHOLE
     assert [found.sequence for found in events] == list(range(1, len(events) + 1))
     assert store.as_of() is not None
+
+
+@pytest.mark.requirement("V5", "R5.2", "R2.5")
+def test_a_run_that_cannot_be_read_and_may_have_died_holds_up_no_other(database: Engine, runs: Runs) -> None:
+    damaged, lost = runs.launch().run_id, runs.launch().run_id
+    for run in (damaged, lost):
+        runs.instance.add_run_tags(run, {HOST: socket.gethostname()})
+        runs.start(run)
+    damage(runs, damaged)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead = EngineEventData(metadata={"pid": str(gone.pid)})
+    found = runs.instance.get_run_by_id(lost)
+    assert found is not None
+    runs.instance.report_engine_event("in a process", found, dead)
+    Relay(runs.instance, database).poll()
+    assert TaskStore(database).get(lost).state == "failed"  # type: ignore[union-attr]
 
 
 @pytest.mark.requirement("V5", "R5.2")
