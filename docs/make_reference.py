@@ -362,8 +362,13 @@ def commands() -> str:
     text = (
         "# Command line\n\n"
         "`stock-pipeline [OPTIONS] COMMAND ...`, also as `python -m stock_pipeline`. Results go to standard output,\n"
-        "progress and errors to standard error. An error is one readable message and exit code 1; a replay that\n"
-        "differs has exit code 2. Options of every command stand before it:\n\n"
+        "progress and errors to standard error. `NO_COLOR=1` takes the colours away.\n\n"
+        "| exit code | means |\n| --- | --- |\n| 0 | done |\n"
+        "| 1 | it could not be done: one message says what is wrong, what is allowed and how to mend it; or what was "
+        "looked at is not good: `doctor`, `audit verify`, a task that failed |\n"
+        "| 2 | the command or an option does not exist or lacks something; a replay that differs |\n"
+        "| 130 | stopped with Ctrl-C |\n\n"
+        "Options of every command stand before it:\n\n"
     )
     text += _options(group)
     for name, command in sorted(_flatten(group)):

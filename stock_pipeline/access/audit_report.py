@@ -63,7 +63,7 @@ class ComplianceReport:
         lines = [
             f"# Audit report, {self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M} UTC",
             "",
-            f"{self.entries} entries. "
+            f"{self.entries} {'entry' if self.entries == 1 else 'entries'}. "
             + (
                 f"All {self.checked} entries of the trail are as they were written."
                 if self.verified
@@ -167,10 +167,21 @@ def _short(entry: AuditEntry) -> dict[str, Any]:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    details = "; ".join(f"{name}: {entry[name]}" for name in ("detail", "before", "after") if name in entry)
+    details = "; ".join(f"{name}: {_said(entry[name])}" for name in ("detail", "before", "after") if name in entry)
     cells = [entry["sequence"], entry["at"], entry["actor"], entry["action"], entry["object"], entry["result"],
              entry["address"], details[:300]]  # fmt: skip
     return "| " + " | ".join(_inline("-" if cell is None else str(cell)) for cell in cells) + " |"
+
+
+def _said(value: Any) -> str:
+    """A value of a JSON document in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_said(inner)}" for name, inner in value.items()) or "nothing"
+    if isinstance(value, list):
+        return ", ".join(map(_said, value)) or "nothing"
+    if value is None:
+        return "nothing"
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _inline(text: str) -> str:

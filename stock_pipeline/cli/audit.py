@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from stock_pipeline.cli.app import app
-from stock_pipeline.cli.console import err, out, table
+from stock_pipeline.cli.console import err, number_of, out, table
 from stock_pipeline.cli.users import open_access
 from stock_pipeline.core.errors import ConfigurationError
 
@@ -49,12 +49,14 @@ def verify(context: typer.Context) -> None:
     access, _ = open_access(context)
     found = access.audit.verify()
     if found.intact:
-        out.print(f"{found.entries} entries, all as they were written", markup=False)
+        said = "as it was written" if found.entries == 1 else "all as they were written"
+        out.print(f"{number_of(found.entries, 'entry', 'entries')}, {said}", markup=False)
         return
     for fault in found.faults:
         out.print(str(fault), markup=False, soft_wrap=True)
     count = len(found.faults) + found.further
-    err.print(f"{found.entries} entries, {count} fault{'s' if count > 1 else ''}: the trail was changed", markup=False)
+    entries, faults = number_of(found.entries, "entry", "entries"), number_of(count, "fault")
+    err.print(f"{entries}, {faults}: the trail was changed", markup=False)
     raise typer.Exit(1)
 
 
@@ -71,7 +73,9 @@ def show(
     since: Since = None,
     until: Until = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Most entries.")] = 50,
-    details: Annotated[bool, typer.Option("--details", help="Print all fields, one entry a line as JSON.")] = False,
+    details: Annotated[
+        bool, typer.Option("--json", help="Print all fields, one entry a line as JSON.")
+    ] = False,
 ) -> None:
     """Print the newest entries that match."""
     from stock_pipeline.access.audit import AuditFilter
@@ -115,7 +119,11 @@ def export(
             file.write(line)
             count += 1
     access.audit.record("audit.export", actor=by, detail={"format": format.value, "since": since, "until": until})
-    err.print(f"{count} entries written" + (f" to {output}" if output else ""), markup=False, soft_wrap=True)
+    err.print(
+        f"{number_of(count, 'entry', 'entries')} written" + (f" to {output}" if output else ""),
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 @audit.command()

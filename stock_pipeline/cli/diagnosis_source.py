@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from stock_pipeline.cli.console import span
+from stock_pipeline.cli.console import number_of, span
 from stock_pipeline.cli.findings import Finding
 from stock_pipeline.cli.looking import guess_calendar
 from stock_pipeline.cli.show import examples
@@ -30,7 +30,7 @@ def look_at_prices(settings: Settings) -> list[Finding]:
     calendar = SessionCalendar(settings.market.calendar)
     data = build(settings.source, calendar=calendar, currency=settings.market.currency).fetch(None, None)
     bars = data.bars
-    text = f"{bars.height:,} rows, {bars['symbol'].n_unique()} symbols, {span(bars)}"
+    text = f"{number_of(bars.height, 'row')}, {number_of(bars['symbol'].n_unique(), 'symbol')}, {span(bars)}"
     found = [Finding(bars.height > 0, "source", text)]
     found += [Finding(None, "source", problem) for problem in data.problems]
     return [

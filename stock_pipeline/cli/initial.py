@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from stock_pipeline.cli.app import app
-from stock_pipeline.cli.console import err, out, span
+from stock_pipeline.cli.console import err, number_of, out, span
 from stock_pipeline.cli.looking import CURRENCIES, guess_calendar, look
 from stock_pipeline.core.errors import ConfigurationError, DataError, PipelineError
 
@@ -91,7 +91,7 @@ def init(
     output.write_text(_text(output, values, source, bars, first=first), encoding="utf-8")
     load_settings(output)
     symbols = bars["symbol"].n_unique()
-    out.print(f"{bars.height:,} rows of {symbols:,} symbol{'s' * (symbols > 1)}, {span(bars)}", markup=False)
+    out.print(f"{number_of(bars.height, 'row')} of {number_of(symbols, 'symbol')}, {span(bars)}", markup=False)
     for note in seen.notes:
         out.print(f"  {note}", markup=False, soft_wrap=True)
     out.print(f"{output} written. Look at it, then:", markup=False, soft_wrap=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stock_pipeline.cli.app import app
-from stock_pipeline.cli.console import err, out, table
-from stock_pipeline.cli.users import open_access
+from stock_pipeline.cli.console import err, number_of, out, print_json, table
+from stock_pipeline.cli.users import AsJson, open_access
 from stock_pipeline.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,9 +22,14 @@ Permissions = Annotated[list[str] | None, typer.Option("--permission", "-p", hel
 
 
 @roles.command(name="list")
-def list_(context: typer.Context) -> None:
+def list_(context: typer.Context, as_json: AsJson = False) -> None:
     """Print all roles."""
+    from stock_pipeline.api.routes.roles import role_info
+
     access, _ = open_access(context)
+    if as_json:
+        print_json([role_info(role).model_dump() for role in access.roles.list()])
+        return
     columns = [("role", "left"), ("inherits from", "left"), ("adds", "left"), ("may", "right"), ("", "left")]
     rows = [
         [role.name, role.parent or "-", ", ".join(role.own) or "-", str(len(role.permissions)), _kind(role)]
@@ -34,12 +39,16 @@ def list_(context: typer.Context) -> None:
 
 
 @roles.command()
-def show(context: typer.Context, name: Name) -> None:
+def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Print what a role may do, and from which role it has that."""
     from stock_pipeline.access.permissions import PERMISSIONS
+    from stock_pipeline.api.routes.roles import role_info
 
     access, _ = open_access(context)
     role = access.roles.get(name)
+    if as_json:
+        print_json(role_info(role).model_dump())
+        return
     sources: dict[str, str] = {}
     at: Role | None = role
     while at is not None:
@@ -60,7 +69,7 @@ def create(
     """Make a role."""
     access, by = open_access(context)
     role = access.roles.create(name, parent, permission or [], by)
-    err.print(f"role {role.name} is made; it may do {len(role.permissions)} things", markup=False)
+    err.print(f"role {role.name} is made; it may do {number_of(len(role.permissions), 'thing')}", markup=False)
 
 
 @roles.command()
@@ -90,7 +99,7 @@ def change(
     wanted = (own | set(add or [])) - set(remove or [])
     to = None if no_parent else KEEP if parent is None else parent
     role = access.roles.change(name, parent=to, permissions=wanted, by=by)
-    err.print(f"role {role.name} may do {len(role.permissions)} things", markup=False)
+    err.print(f"role {role.name} may do {number_of(len(role.permissions), 'thing')}", markup=False)
 
 
 @roles.command()

@@ -243,7 +243,8 @@ def _all_alive(running: list[tuple[Service, subprocess.Popen[bytes], Path]]) -> 
     for service, process, log in running:
         code = process.poll()
         if code is not None:
-            raise PipelineError(f"{service.name} ended by itself", value=f"exit code {code}", fix=f"see {log}")
+            how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+            raise PipelineError(f"{service.name} ended by itself", value=how, fix=f"see {log}")
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:

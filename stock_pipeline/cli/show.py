@@ -10,7 +10,7 @@ import polars as pl
 import typer
 
 from stock_pipeline.cli.app import Context, app
-from stock_pipeline.cli.console import cell, err, out, table
+from stock_pipeline.cli.console import cell, err, number_of, out, table
 from stock_pipeline.core.errors import ConfigurationError, NotFoundError
 
 
@@ -197,7 +197,7 @@ def write(frame: pl.DataFrame, form: str, output: Path | None) -> None:
         else:
             output.write_text(text, encoding="utf-8")
     if output is not None:
-        err.print(f"{frame.height} rows written to {output}", markup=False, soft_wrap=True)
+        err.print(f"{number_of(frame.height, 'row')} written to {output}", markup=False, soft_wrap=True)
 
 
 def _csv(frame: pl.DataFrame) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from stock_pipeline.cli.console import cell, num, out, pct, span, table
+from stock_pipeline.cli.console import cell, num, number_of, out, pct, span, table
 from stock_pipeline.config import addresses
+from stock_pipeline.config.loading import SAMPLE_FILE
 from stock_pipeline.core.backtesting.result import BacktestResult
 from stock_pipeline.core.prediction.coverage import REGIMES, by_group
 from stock_pipeline.orchestration.resources import Platform
@@ -56,7 +57,7 @@ def _data(platform: Platform) -> None:
         ["quarantined", f"{bad.height:,}"],
         ["findings", f"{findings.height:,}"],
         ["mean quality score", num(scores["score"].mean(), 2) + " of 100"],  # type: ignore[arg-type]
-        ["sessions", f"{span(bars)}, {bars['symbol'].n_unique()} symbols"],
+        ["sessions", f"{span(bars)}, {number_of(bars['symbol'].n_unique(), 'symbol')}"],
     ]
     out.print(table("Data", [("", "left"), ("", "left")], rows))
 
@@ -138,7 +139,7 @@ def _intervals_and_risk(platform: Platform) -> None:
                 [
                     f"value at risk {level:.0%}",
                     f"exceeded on {rate:.2%} of sessions (expected {1 - float(level):.0%}); "  # type: ignore[arg-type]
-                    f"Kupiec passed by {passed}, Christoffersen by {independent} of {part.height} symbols",
+                    f"Kupiec passed by {passed}, Christoffersen by {independent} of {number_of(part.height, 'symbol')}",
                 ]
             )
     out.print(table("Do intervals and risk figures hold?", [("", "left"), ("", "left")], rows))
@@ -173,7 +174,7 @@ def _predictions(platform: Platform) -> None:
     caption = None
     if newest.height > SHOWN:
         caption = f"the best {SHOWN} of {newest.height}; `stock-pipeline show predictions` shows more"
-    out.print(table(f"Newest predictions: {last}, next {horizon} sessions", headings, rows, caption))
+    out.print(table(f"Newest predictions: {last}, next {number_of(horizon, 'session')}", headings, rows, caption))
     missing = lake.read("predictions/unpredicted", start=last)
     for row in missing.head(SHOWN).iter_rows(named=True):
         out.print(f"  not predicted: {row['symbol']} - {row['reason']} ({row['detail']})", markup=False)
@@ -230,7 +231,9 @@ def _next(platform: Platform) -> None:
     ):
         if path.exists():
             out.print(f"  {what:<20} {path}", markup=False, soft_wrap=True)
-    out.print("  make dev             starts the web UIs:", markup=False)
+    file = platform.settings.config_file
+    start = "make dev" if file == SAMPLE_FILE else f"stock-pipeline -c {file} dev"
+    out.print(f"  {start:<20} starts the web UIs:", markup=False, soft_wrap=True)
     for what, address in (
         ("console and API", f"{addresses.console(platform.settings)}/"),
         ("Dagster", addresses.dagster_page(platform.settings)),

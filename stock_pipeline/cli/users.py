@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stock_pipeline.cli.app import Context, app
-from stock_pipeline.cli.console import err, out, table
+from stock_pipeline.cli.console import err, number_of, out, print_json, table
 from stock_pipeline.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ users = typer.Typer(
 app.add_typer(users, name="users")
 
 Name = Annotated[str, typer.Argument(help="Name of the account.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print it for programs, as JSON.")]
 
 
 @users.command()
@@ -49,12 +50,18 @@ def create(
 def list_(
     context: typer.Context,
     search: Annotated[str | None, typer.Option("--search", help="Part of the name.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print all accounts."""
+    from stock_pipeline.api.routes.users import account_fields
+
     access, _ = open_access(context)
     found: list[Account] = []
     while page := access.accounts.list(found[-1].id if found else None, 500, search):
         found += page
+    if as_json:
+        print_json([account_fields(account) for account in found])
+        return
     columns = [("name", "left"), ("roles", "left"), ("state", "left"), ("last log-in", "left"), ("factors", "left")]
     rows = [
         [account.name, ", ".join(account.roles) or "-", _state(account), _when(account.last_login_at), _proofs(account)]
@@ -64,12 +71,19 @@ def list_(
 
 
 @users.command()
-def show(context: typer.Context, name: Name) -> None:
+def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Print one account, what it may do, and its open sessions and keys."""
+    from stock_pipeline.api.routes.account import key_fields
+    from stock_pipeline.api.routes.users import account_fields
+
     access, _ = open_access(context)
     account = access.accounts.get(name)
     permissions = sorted(access.roles.permissions_of(account.roles))
     keys = [key for key in access.keys.list(name) if key.revoked_at is None]
+    if as_json:
+        more = {"permissions": permissions, "keys": [key_fields(key) for key in keys]}
+        print_json({**account_fields(account), **more, "open_sessions": len(access.sessions.list(account.id))})
+        return
     rows = [
         ["name", account.name],
         ["roles", ", ".join(account.roles) or "-"],
@@ -180,7 +194,8 @@ def sessions(
     account = access.accounts.get(name)
     if revoke:
         ended = access.sessions.revoke_all(account.id, reason="revoked by an administrator", by=by)
-        err.print(f"{ended} sessions of {account.name} are over", markup=False)
+        over = f"{number_of(ended, 'session')} of {account.name} {'is' if ended == 1 else 'are'} over"
+        err.print(over, markup=False)
         return
     columns = [("kind", "left"), ("device", "left"), ("address", "left"), ("last use", "left"), ("begun", "left")]
     rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
 from pathlib import Path
@@ -132,9 +133,13 @@ def test_the_life_of_an_account(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "tasks:operate" in shown
     listed = users(root, "list").all
     assert "root" in listed
+    as_json = json.loads(users(root, "list", "--json").out)
+    assert {one["name"]: one["roles"] for one in as_json} == {"ana": ["operator"], "root": ["administrator"]}
+    one = json.loads(users(root, "show", "ana", "--json").out)
+    assert ("tasks:operate" in one["permissions"], one["open_sessions"], one["keys"]) == (True, 1, [])
     assert "operator" in listed
     assert access.gate.authenticate(done.tokens.access_token).may("tasks:operate")
-    assert "1 sessions of ana are over" in users(root, "sessions", "ana", "--revoke").all
+    assert "1 session of ana is over" in users(root, "sessions", "ana", "--revoke").all
     assert kind(access.gate.authenticate, done.tokens.access_token) == "session-revoked"
     assert users(root, "disable", "ana").code == 0
     assert "disabled" in users(root, "list", "--search", "AN").all

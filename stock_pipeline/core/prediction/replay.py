@@ -54,9 +54,10 @@ class Comparison:
     def summary(self) -> str:
         """One sentence for people."""
         if self.identical:
-            return f"{self.compared} prediction(s) reproduced bit for bit"
+            return f"{self.compared} prediction{'s' * (self.compared != 1)} reproduced bit for bit"
         fields = sorted({d.field for d in self.differences})
-        parts = [f"{len(self.differences)} field(s) differ ({', '.join(fields)})"] if fields else []
+        differ = "field differs" if len(self.differences) == 1 else "fields differ"
+        parts = [f"{len(self.differences)} {differ} ({', '.join(fields)})"] if fields else []
         parts += [f"{len(self.missing)} not recomputed"] if self.missing else []
         parts += [f"{len(self.extra)} not stored"] if self.extra else []
         return "not reproduced: " + "; ".join(parts)

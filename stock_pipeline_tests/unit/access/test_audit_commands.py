@@ -69,6 +69,7 @@ def test_the_report_counts_lists_and_verifies(trail: Audit, database: Engine) ->
     shown = made.markdown()
     assert "All 7 entries of the trail are as they were written." in shown
     assert r"a\|b \<i\>\`x\`" in shown
+    assert "before: p nothing; after: p risk:read" in shown, "words, not how a program writes them"
     json.dumps(made.as_dict())
     with database.begin() as connection:
         connection.execute(text("UPDATE audit_entry SET actor = 'mallory' WHERE sequence = 2"))
@@ -99,13 +100,19 @@ def test_roles_from_the_command_line_and_the_trail_of_it(config: Path, database_
     assert "does not hold this itself" in inherited.all
     assert "backtests:create" in command("-c", config, "roles", "show", "quant").out
     assert "quant" in command("-c", config, "roles", "list").out
+    listed = json.loads(command("-c", config, "roles", "list", "--json").out)
+    assert next(role["own"] for role in listed if role["name"] == "quant") == [
+        "backtests:create",
+        "predictions:request",
+    ]
+    assert json.loads(command("-c", config, "roles", "show", "quant", "--json").out)["parent"] == "viewer"
     assert "every installation has this role" in command("-c", config, "roles", "delete", "viewer").all
     assert command("-c", config, "roles", "delete", "quant").code == 0
     assert "no such role" in command("-c", config, "roles", "show", "quant").all
 
     checked = command("-c", config, "audit", "verify")
     assert (checked.code, checked.out.strip()) == (0, "4 entries, all as they were written")
-    shown = command("-c", config, "audit", "show", "--action", "role.*", "--object", "role:quant", "--details")
+    shown = command("-c", config, "audit", "show", "--action", "role.*", "--object", "role:quant", "--json")
     assert [json.loads(line)["action"] for line in shown.out.splitlines()] == [
         "role.create", "role.change", "role.delete",
     ]  # fmt: skip

@@ -213,7 +213,7 @@ def test_replay_names_the_smallest_difference(outputs, recent, risks, calibrator
     again = scored(outputs, recent, risks, calibrator).predictions.reverse()
     same = compare(stored, again)
     assert same.identical
-    assert same.summary() == "20 prediction(s) reproduced bit for bit"
+    assert same.summary() == "20 predictions reproduced bit for bit"
 
     bound = float(np.nextafter(stored.filter(pl.col("symbol") == "AMD")["upper"][0], 9))
     nudged = again.with_columns(
@@ -227,7 +227,7 @@ def test_replay_names_the_smallest_difference(outputs, recent, risks, calibrator
     ]
     upper = next(d for d in found.differences if d.field == "upper")
     assert 0 < upper.distance < 1e-15
-    assert "2 field(s) differ (currency, upper)" in found.summary()
+    assert "2 fields differ (currency, upper)" in found.summary()
 
     part = compare(stored, again.head(19))
     assert len(part.missing) == 1
