@@ -103,7 +103,7 @@ def show(context: typer.Context, task_id: Id, as_json: AsJson = False) -> None:
     service = _service(context)
     store = service.tasks.store
     task = _find(service.tasks, task_id)
-    changes = service.events.after(0, limit=PAGE, filters=EventFilter(task_id=task.id, kinds=("task.state",)))
+    changes = service.events.latest(limit=PAGE, filters=EventFilter(tasks=(task.id,), kinds=("task.state",)))
     found = detail_json(task, list(store.runs(task.id)), changes, store.as_of())
     if as_json:
         print_json(found)
@@ -321,7 +321,7 @@ def _follow(service: Service, task_id: str | None, as_json: bool, since: int | N
     from stock_pipeline.api.streams.items import as_json as event_json
     from stock_pipeline.storage.tasks import EventFilter
 
-    chosen = EventFilter(task_id=task_id, kinds=("task.state", "task.progress"))
+    chosen = EventFilter(tasks=() if task_id is None else (task_id,), kinds=("task.state", "task.progress"))
     number = (service.events.newest() if task_id is None else 0) if since is None else since
     _tell_how_new(service)
     while True:

@@ -112,7 +112,7 @@ def test_a_backtest_is_paused_between_steps_and_goes_on_without_repeating_them(m
     assert page == report.with_suffix(".html"), "the same inputs have the same report"
     assert {**whole.metrics} == kept["metrics"], "paused or not makes no difference"
 
-    events = market.events.after(0, limit=1000, filters=EventFilter(task_id=run.run_id))
+    events = market.events.after(0, limit=1000, filters=EventFilter(tasks=(run.run_id,)))
     assert states_of(events, run.run_id) == [
         "queued", "running", "pausing", "paused", "queued", "running", "succeeded",
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def test_a_backtest_is_paused_between_steps_and_goes_on_without_repeating_them(m
     market.execute(third)
     started = next(
         event
-        for event in market.events.after(0, limit=1000, filters=EventFilter(task_id=third.run_id))
+        for event in market.events.after(0, limit=1000, filters=EventFilter(tasks=(third.run_id,)))
         if event.state == "running"
     )
     assert started.data["expected_end"] is not None
@@ -171,7 +171,7 @@ def test_predictions_on_request_are_kept_with_the_reasons_of_the_others(market: 
     assert failed.error["step"] == "check_symbols"
     assert "there are no bars of these symbols: ['NOPE']" in failed.error["cause"]
     assert failed.error["next"]["action"] == "correct-symbols"
-    (told,) = market.events.after(0, limit=10, filters=EventFilter(task_id=wrong.run_id, severities=("error",)))
+    (told,) = market.events.after(0, limit=10, filters=EventFilter(tasks=(wrong.run_id,), severities=("error",)))
     assert (told.state, told.data["error"]) == ("failed", failed.error)
 
 
@@ -194,6 +194,6 @@ def test_runs_of_the_command_line_are_tasks_and_publications_are_events(market: 
     (published,) = market.events.after(0, limit=10, filters=EventFilter(kinds=("publication",)))
     assert published.data["session"] == "2021-06-30"
     assert published.run_id == tasks["weekly_retrain"].run_id
-    told = market.events.after(0, limit=1000, filters=EventFilter(task_id=tasks["weekly_retrain"].id))
+    told = market.events.after(0, limit=1000, filters=EventFilter(tasks=(tasks["weekly_retrain"].id,)))
     parts = [event.data["part"] for event in told if event.kind == "task.progress" and event.data["part"]]
     assert {"unit": "fold", "done": 3, "total": 3, "of": "lightgbm"} in parts

@@ -225,7 +225,7 @@ def test_readers_that_come_back_by_number_get_each_event_once_while_many_write(d
     ),
     chosen=st.builds(
         EventFilter,
-        task_id=st.sampled_from([None, "t1"]),
+        tasks=st.sampled_from([(), ("t1",), ("t1", "t2")]),
         kinds=st.sampled_from([(), ("alert",), ("alert", "task.state")]),
         severities=st.sampled_from([(), ("error",)]),
         owner=st.sampled_from([None, "ann"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,6 @@ from sqlalchemy import Engine
 
 from stock_pipeline.api.streams.following import Follower
 from stock_pipeline.api.streams.hub import EventHub
-from stock_pipeline.api.streams.items import Wanted
 from stock_pipeline.storage.tasks import EventFilter, EventLog
 from stock_pipeline.storage.tasks.events import KINDS
 from stock_pipeline_tests.loops import run_apart
@@ -23,7 +23,7 @@ STEPS = st.lists(
     max_size=25,
 )
 WANTED = st.builds(
-    Wanted.of,
+    EventFilter,
     tasks=st.just(()) | st.just(("task-5", "task-8", "task-9")),
     kinds=st.just(()) | st.sets(st.sampled_from(KINDS), min_size=1, max_size=2),
     severities=st.just(()) | st.just(("info", "critical")),
@@ -34,7 +34,7 @@ WANTED = st.builds(
 class Scenario:
     """One log, one reader, one client that goes on from the last event that it has."""
 
-    def __init__(self, engine: Engine, wanted: Wanted, keep: int) -> None:
+    def __init__(self, engine: Engine, wanted: EventFilter, keep: int) -> None:
         self.engine, self.log, self.wanted, self.keep = engine, EventLog(engine), wanted, keep
         self.base = self.newest = self.log.newest()
         self.got: list[int] = []
@@ -82,7 +82,7 @@ class Scenario:
                 self.resume()
             elif step == "want":  # the same wish again, in the middle of a batch
                 await self.take(keep=False)
-                self.follower.change(Wanted.of(*_parts(self.wanted)), self.got[-1] if self.got else self.base)
+                self.follower.change(replace(self.wanted), self.got[-1] if self.got else self.base)
             else:
                 await self.hub.stop()
                 await self.begin()
@@ -91,15 +91,11 @@ class Scenario:
         await self.hub.stop()
 
 
-def _parts(wanted: Wanted) -> tuple[frozenset[str], frozenset[str], frozenset[str], str | None]:
-    return wanted.tasks, wanted.kinds, wanted.severities, wanted.owner
-
-
 @pytest.mark.requirement("R5.1", "V5")
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=STEPS, wanted=WANTED, keep=st.integers(1, 40))
 def test_every_event_once_and_in_order(
-    sqlite_database: Engine, steps: list[tuple[str, int]], wanted: Wanted, keep: int
+    sqlite_database: Engine, steps: list[tuple[str, int]], wanted: EventFilter, keep: int
 ) -> None:
     scenario = Scenario(sqlite_database, wanted, keep)
     run_apart(scenario.play(steps))
@@ -109,19 +105,11 @@ def test_every_event_once_and_in_order(
 @pytest.mark.requirement("R5.1", "V5")
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(wanted=WANTED, start=st.integers(0, 60))
-def test_what_is_followed_is_what_is_read_by_number(sqlite_database: Engine, wanted: Wanted, start: int) -> None:
+def test_what_is_followed_is_what_is_read_by_number(sqlite_database: Engine, wanted: EventFilter, start: int) -> None:
     """The filter of the stream and that of the database give the same answer."""
     log = EventLog(sqlite_database)
     if log.newest() == 0:
         append(sqlite_database, [planned(number, ("ada", "bob")) for number in range(1, 61)])
     everything = log.after(start, limit=1000)
     followed = [event.sequence for event in everything if wanted.matches(event)]
-    tasks = wanted.tasks or frozenset({None})
-    read = sorted(
-        event.sequence
-        for task in tasks
-        for event in log.after(
-            start, limit=1000, filters=EventFilter(task, tuple(wanted.kinds), tuple(wanted.severities), wanted.owner)
-        )
-    )
-    assert followed == read
+    assert followed == [event.sequence for event in log.after(start, limit=1000, filters=wanted)]

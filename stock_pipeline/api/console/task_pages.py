@@ -171,7 +171,7 @@ def _task(request: Request, task_id: str, notices: list[Notice] | None = None, s
     parts, who = service(request), principal(request)
     newest = parts.events.newest()
     task = parts.tasks.get(task_id)
-    events = parts.events.latest(limit=EVENTS, filters=EventFilter(task_id=task_id))
+    events = parts.events.latest(limit=EVENTS, filters=EventFilter(tasks=(task_id,)))
     return page(
         request,
         "tasks/task.html",

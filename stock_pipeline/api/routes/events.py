@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from stock_pipeline.api.problems import ProblemError, problem_responses
 from stock_pipeline.api.schemas_admin import NoQuery
 from stock_pipeline.api.schemas_tasks import EventList, EventQuery, StreamQuery, TicketInfo
 from stock_pipeline.api.streams.connections import BAD_MESSAGE, FORBIDDEN, Ended, Revalidate
-from stock_pipeline.api.streams.items import STREAM, Wanted, as_json, readable_kinds
+from stock_pipeline.api.streams.items import STREAM, as_json, readable_kinds
 from stock_pipeline.api.streams.live import Live
 from stock_pipeline.api.streams.messages import Authenticate
 from stock_pipeline.api.streams.server_sent import EventStream
@@ -48,8 +49,7 @@ def list_events(request: Request, query: Annotated[EventQuery, Query()]) -> Resp
     """Events after a number, of the kinds that one may see. Ask again with `next_since`: none is missed or repeated."""
     who, log = principal(request), service(request).events
     kinds = readable_kinds(who).intersection(query.kind) if query.kind else readable_kinds(who)
-    owner = who.name if query.mine else None
-    chosen = EventFilter(query.task_id, tuple(sorted(kinds)), tuple(query.severity), owner)
+    chosen = _filter(query, sorted(kinds), who)
     newest, oldest = log.newest(), log.oldest()
     found = log.after(query.since, limit=query.limit, filters=chosen) if kinds else []
     # fewer than asked for: everything up to the newest has been looked at
@@ -97,8 +97,7 @@ async def follow_events(
     except Ended as ended:
         raise ProblemError(429, "too-many-streams", ended.reason, headers={"Retry-After": "30"}) from ended
     await live.hub.start()
-    tasks = () if query.task_id is None else (query.task_id,)
-    wanted = Wanted.of(tasks, query.kind, query.severity, who.name if query.mine else None)
+    wanted = _filter(query, query.kind, who)
     since = query.since if last is None else last
     return EventStream(live.hub, live.connections, who, address, _revalidate(request), since, wanted)
 
@@ -148,6 +147,11 @@ async def events_socket(websocket: WebSocket) -> None:
 
 def _revalidate(connection: Request | WebSocket) -> Revalidate:
     return partial(still_valid, service(connection).access.gate)
+
+
+def _filter(query: EventQuery | StreamQuery, kinds: Collection[str], who: Principal) -> EventFilter:
+    tasks = () if query.task_id is None else (query.task_id,)
+    return EventFilter(tasks, kinds, query.severity, who.name if query.mine else None)
 
 
 def _live(connection: Request | WebSocket) -> Live:

@@ -110,7 +110,7 @@ def get_task(request: Request, task_id: TaskId, query: Annotated[NoQuery, Query(
     """One task: how far it is, when it is expected to end, every change of its state, its result or why it failed."""
     parts = service(request)
     task = parts.tasks.get(task_id)
-    changes = parts.events.latest(limit=_HISTORY, filters=EventFilter(task_id=task_id, kinds=("task.state",)))
+    changes = parts.events.latest(limit=_HISTORY, filters=EventFilter(tasks=(task_id,), kinds=("task.state",)))
     found = detail_json(task, list(parts.tasks.store.runs(task_id)), changes, None)
     tag = entity_tag(encode(found))
     body = encode({**found, "as_of": parts.tasks.store.as_of()})

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from stock_pipeline.api.streams.hub import EventHub
-from stock_pipeline.api.streams.items import Item, Wanted
+from stock_pipeline.api.streams.items import Item
+from stock_pipeline.storage.tasks import EventFilter
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Batch:
     end: int
     items: list[Item]
     gap: Gap | None
-    wanted: Wanted
+    wanted: EventFilter
 
 
 class Follower:
@@ -65,7 +66,7 @@ class Follower:
     """
 
     def __init__(
-        self, hub: EventHub, since: int | None, wanted: Wanted, readable: Callable[[], Awaitable[frozenset[str]]]
+        self, hub: EventHub, since: int | None, wanted: EventFilter, readable: Callable[[], Awaitable[frozenset[str]]]
     ) -> None:
         self._hub, self._readable = hub, readable
         self.wanted = wanted
@@ -102,7 +103,7 @@ class Follower:
                 return batch
             self.done(batch)
 
-    def change(self, wanted: Wanted, since: int | None) -> None:
+    def change(self, wanted: EventFilter, since: int | None) -> None:
         """Want something else from now on, or, with `since`, from there on."""
         self.wanted = wanted
         if since is not None:
@@ -113,7 +114,7 @@ class Follower:
         """Whether a batch is still what comes next."""
         return self._goes_on(batch.start, batch.wanted)
 
-    def _goes_on(self, start: int, wanted: Wanted) -> bool:
+    def _goes_on(self, start: int, wanted: EventFilter) -> bool:
         return start == self.position and wanted is self.wanted
 
     def done(self, batch: Batch) -> None:

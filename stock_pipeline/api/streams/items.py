@@ -1,9 +1,7 @@
-"""One event as it is sent, and which events a client wants and may see."""
+"""One event as it is sent, and which events a client may see."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
@@ -69,41 +67,3 @@ def readable_kinds(principal: Principal) -> frozenset[str]:
     if not principal.may(STREAM):
         return frozenset()
     return frozenset(kind for kind in KINDS if principal.may(_NEEDED[kind.partition(".")[0]]))
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which events a client asked for; empty means all.
-
-    Attributes
-    ----------
-    tasks, kinds, severities
-        Ids of tasks, kinds and severities of events.
-    owner
-        Only events of this account's tasks.
-    """
-
-    tasks: frozenset[str] = frozenset()
-    kinds: frozenset[str] = frozenset()
-    severities: frozenset[str] = frozenset()
-    owner: str | None = None
-
-    @classmethod
-    def of(
-        cls,
-        tasks: Iterable[str] = (),
-        kinds: Iterable[str] = (),
-        severities: Iterable[str] = (),
-        owner: str | None = None,
-    ) -> Wanted:
-        """Make one from lists."""
-        return cls(frozenset(tasks), frozenset(kinds), frozenset(severities), owner)
-
-    def matches(self, event: Event) -> bool:
-        """Whether the client asked for an event."""
-        return (
-            (not self.tasks or event.task_id in self.tasks)
-            and (not self.kinds or event.kind in self.kinds)
-            and (not self.severities or event.severity in self.severities)
-            and (self.owner is None or event.owner == self.owner)
-        )

@@ -14,8 +14,8 @@ from stock_pipeline.access.principal import Principal
 from stock_pipeline.api.streams.connections import Connection, Connections, Ended, Revalidate
 from stock_pipeline.api.streams.following import Follower
 from stock_pipeline.api.streams.hub import EventHub
-from stock_pipeline.api.streams.items import Wanted
 from stock_pipeline.api.streams.socket import HEARTBEAT_SECONDS, stop
+from stock_pipeline.storage.tasks import EventFilter
 
 RETRY_MILLISECONDS = 3000
 """After which a browser connects again."""
@@ -44,7 +44,7 @@ class EventStream(Response):
         address: str,
         revalidate: Revalidate,
         since: int | None,
-        wanted: Wanted,
+        wanted: EventFilter,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]

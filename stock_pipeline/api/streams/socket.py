@@ -28,9 +28,10 @@ from stock_pipeline.api.streams.connections import (
 )
 from stock_pipeline.api.streams.following import Batch, Follower
 from stock_pipeline.api.streams.hub import EventHub
-from stock_pipeline.api.streams.items import STREAM, Wanted
+from stock_pipeline.api.streams.items import STREAM
 from stock_pipeline.api.streams.messages import Authenticate, Ping, Subscribe, parse
 from stock_pipeline.observability.logging import get_logger
+from stock_pipeline.storage.tasks import EventFilter
 
 LOGIN_SECONDS = 5.0
 HEARTBEAT_SECONDS = 20.0
@@ -119,7 +120,7 @@ class SocketSession:
 
     async def _talk(self, connection: Connection) -> None:
         await self._hub.start()
-        connection.follower = Follower(self._hub, None, Wanted(), connection.readable)
+        connection.follower = Follower(self._hub, None, EventFilter(), connection.readable)
         hello = {
             "type": "authenticated",
             "account": connection.principal.name,
@@ -158,7 +159,7 @@ class SocketSession:
         async with self._turn:  # what was wanted before is not sent after the answer
             newest = self._hub.newest
             start = newest if message.since is None and not self._subscribed.is_set() else message.since
-            follower.change(Wanted.of(message.tasks, message.kinds, message.severities, owner), start)
+            follower.change(EventFilter(frozenset(message.tasks), message.kinds, message.severities, owner), start)
             with connection.sending():
                 await self._socket.send_text(_text({"type": "subscribed", "newest": newest}))
                 if message.since is not None and message.since < newest:

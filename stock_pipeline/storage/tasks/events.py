@@ -71,11 +71,13 @@ class EventFilter:
 
     Attributes
     ----------
+    tasks, kinds, severities, task_kinds
+        Ids of tasks, kinds and severities of events, and kinds of tasks; empty means all.
     owner
         Only events of this account's tasks. Alerts and publications belong to nobody and are left out by it.
     """
 
-    task_id: str | None = None
+    tasks: Collection[str] = ()
     kinds: Collection[str] = ()
     severities: Collection[str] = ()
     owner: str | None = None
@@ -84,7 +86,7 @@ class EventFilter:
     def matches(self, event: Event) -> bool:
         """Whether one event is wanted: the same answer as the database gives."""
         return (
-            self.task_id in (None, event.task_id)
+            (not self.tasks or event.task_id in self.tasks)
             and (not self.kinds or event.kind in self.kinds)
             and (not self.severities or event.severity in self.severities)
             and self.owner in (None, event.owner)
@@ -181,16 +183,16 @@ def take_turn(session: Session, name: str) -> int:
 
 def _wanted(filters: EventFilter | None) -> Select[EventRow]:
     chosen, statement = filters or EventFilter(), select(EventRow)
-    if chosen.task_id is not None:
-        statement = statement.where(EventRow.task_id == chosen.task_id)
-    if chosen.kinds:
-        statement = statement.where(EventRow.kind.in_(chosen.kinds))
-    if chosen.severities:
-        statement = statement.where(EventRow.severity.in_(chosen.severities))
+    for column, values in (
+        (EventRow.task_id, chosen.tasks),
+        (EventRow.kind, chosen.kinds),
+        (EventRow.severity, chosen.severities),
+        (EventRow.task_kind, chosen.task_kinds),
+    ):
+        if values:
+            statement = statement.where(column.in_(tuple(values)))
     if chosen.owner is not None:
         statement = statement.where(EventRow.owner == chosen.owner)
-    if chosen.task_kinds:
-        statement = statement.where(EventRow.task_kind.in_(chosen.task_kinds))
     return statement
 
 

@@ -162,7 +162,7 @@ def test_no_list_reads_all_that_is_kept(sqlite_address: str) -> None:
     listen(engine, "before_cursor_execute", lambda *told: asked.append((told[2], told[3])))
     for chosen in (TaskFilter(owner="ann"), TaskFilter(kinds=("train",)), TaskFilter(states=("queued",)), None):
         store.list(chosen, after=9)
-    for filters in (None, EventFilter(kinds=("alert",)), EventFilter(task_id="run-1")):
+    for filters in (None, EventFilter(kinds=("alert",)), EventFilter(tasks=("run-1",))):
         log.after(9, limit=10, filters=filters)
         log.latest(limit=10, filters=filters)
     store.queued(), store.queued("ann"), store.asked("run-1"), log.oldest()
