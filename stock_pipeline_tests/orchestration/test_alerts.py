@@ -24,7 +24,7 @@ from sqlalchemy.exc import OperationalError
 
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.observability.alerts import Alert
-from stock_pipeline.orchestration import liveness, sensors, watching
+from stock_pipeline.orchestration import changed_runs, liveness, sensors, watching
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.storage.database import open_database
 from stock_pipeline.storage.outbox import AlertOutbox
@@ -240,7 +240,7 @@ def test_nothing_is_lost_while_the_database_is_down(tmp_path: Path, instance: dg
 def test_more_runs_at_once_than_a_batch_do_not_stop_the_cursor(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensors, "BATCH", 2)
+    monkeypatch.setattr(changed_runs, "PAGE", 2)
     platform = make(tmp_path)
     daemon = Daemon(platform, instance)
     for _ in range(5):
