@@ -1,4 +1,4 @@
-"""A real headless Chromium, and all services on a small market that has been run."""
+"""A real headless Chromium, and all services on a small market that has been run; they end with the tests of this folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TINY: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     """The browser; the test is skipped where there is none."""
     try:
@@ -45,7 +45,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shown(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A tiny market after a complete run; depends on the browser so that nothing is run where there is none."""
     from stock_pipeline.orchestration.runner import Runner
@@ -56,7 +56,7 @@ def shown(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Settin
     return settings
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(shown: Settings) -> Service:
     """The parts of a service on that market, as the running one has them, with an account of each role."""
     parts = Service(shown)
@@ -65,7 +65,7 @@ def service(shown: Settings) -> Service:
     return parts
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running(shown: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """All services on that market."""
     with services_running(shown.config_file, tmp_path_factory.mktemp("output") / "dev.log") as services:
