@@ -1,4 +1,4 @@
-"""A real headless Chromium, and all services on a small market that has been run; they end with the tests of this folder."""
+"""A headless Chromium, and all services on a small market that has been run; they end with the tests of this folder."""
 
 from __future__ import annotations
 
