@@ -22,8 +22,17 @@ PASSWORD = "seven quiet otters 93"
 PEOPLE = {"vera": "viewer", "ana": "analyst", "otto": "operator", "ada": "administrator"}
 """Accounts of the running services, by role."""
 
-REFUSAL = re.compile(r"Failed to load resource: the server responded with a status of (4\d\d)")
+REFUSAL = re.compile(
+    r"(?:Failed to load resource: the server responded with a status of"
+    r"|WebSocket connection to .* failed: Error during WebSocket handshake: Unexpected response code:) (4\d\d)"
+)
 """How Chromium tells of an answer that refused."""
+
+NO_SOCKETS = """
+const Real = window.WebSocket;
+window.WebSocket = class extends Real { constructor(address) { super(`${address}/not-let-through`); } };
+"""
+"""Script of a page for which no WebSocket gets through, as behind a proxy that knows none."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 // seen last is remembered, so a connection that breaks goes on where it ended.
 const RETRIES = [1000, 2000, 5000, 10_000, 30_000];
 const REFUSED = new Set([4400, 4401, 4403, 4429]);
+const GREETING = 10_000; // what does not greet by then does not get through
 
 export function follow({ kinds = [], tasks = [], since = null }, onEvent, onState = () => {}) {
   let last = since;
@@ -35,13 +36,15 @@ export function follow({ kinds = [], tasks = [], since = null }, onEvent, onStat
     if (closed) return;
     const scheme = window.location.protocol === "https:" ? "wss:" : "ws:";
     let greeted = false;
-    connection = new WebSocket(`${scheme}//${window.location.host}/ws/events`);
-    connection.addEventListener("open", () => connection.send(JSON.stringify({ type: "authenticate", ticket })));
-    connection.addEventListener("message", ({ data }) => {
+    const mine = connection = new WebSocket(`${scheme}//${window.location.host}/ws/events`);
+    const patience = setTimeout(() => mine.close(), GREETING);
+    mine.addEventListener("open", () => mine.send(JSON.stringify({ type: "authenticate", ticket })));
+    mine.addEventListener("message", ({ data }) => {
       const message = JSON.parse(data);
       if (message.type === "authenticated") {
         greeted = true;
-        connection.send(JSON.stringify({ type: "subscribe", kinds, tasks, ...(last === null ? {} : { since: last }) }));
+        clearTimeout(patience);
+        mine.send(JSON.stringify({ type: "subscribe", kinds, tasks, ...(last === null ? {} : { since: last }) }));
       } else if (message.type === "subscribed") {
         failures = 0;
         if (last === null) last = message.newest;
@@ -50,11 +53,12 @@ export function follow({ kinds = [], tasks = [], since = null }, onEvent, onStat
         take(message);
       }
     });
-    connection.addEventListener("close", ({ code }) => {
+    mine.addEventListener("close", ({ code }) => {
+      clearTimeout(patience);
       if (closed) return;
       if (REFUSED.has(code)) { onState(false); return; }
-      // a proxy that knows no WebSockets: the second way
-      again(greeted || failures < 2 ? socket : stream);
+      // not even greeted: perhaps a proxy that knows no WebSockets, so the other way is tried next
+      again(greeted ? socket : stream);
     });
   }
 
@@ -63,12 +67,14 @@ export function follow({ kinds = [], tasks = [], since = null }, onEvent, onStat
     const query = new URLSearchParams(kinds.map((kind) => ["kind", kind]));
     if (tasks.length === 1) query.set("task_id", tasks[0]);
     if (last !== null) query.set("since", last);
-    connection = new EventSource(`/api/events/stream?${query}`);
-    connection.addEventListener("open", () => { failures = 0; onState(true); });
+    let opened = false;
+    const mine = connection = new EventSource(`/api/events/stream?${query}`);
+    mine.addEventListener("open", () => { opened = true; failures = 0; onState(true); });
     for (const kind of ["task.state", "task.progress", "publication", "alert", "alert.resolved"]) {
-      connection.addEventListener(kind, ({ data }) => take(JSON.parse(data)));
+      mine.addEventListener(kind, ({ data }) => take(JSON.parse(data)));
     }
-    connection.addEventListener("error", () => { connection.close(); again(stream); });
+    // a stream that was refused is not asked for again: the ticket of a socket says whether one may follow at all
+    mine.addEventListener("error", () => { mine.close(); again(opened ? stream : socket); });
   }
 
   function close() {

@@ -1,0 +1,102 @@
+"""Events reach a page once and in order: by WebSocket, and by Server-Sent Events where none gets through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stock_pipeline.api.app import create_app
+from stock_pipeline.api.service import Service
+from stock_pipeline.storage.lake import Lake
+from stock_pipeline_tests.api_service import service_for
+from stock_pipeline_tests.browser.visits import NO_SOCKETS, PASSWORD, Visits
+from stock_pipeline_tests.published import SESSIONS, publish
+from stock_pipeline_tests.services import free_port
+from stock_pipeline_tests.serving import served
+from stock_pipeline_tests.streaming import KINDS, append, planned
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.slow]
+
+WORK_MS = 120_000
+FOLLOW = """async (address) => {
+  const { follow } = await import(address);
+  window.seen = [];
+  window.connected = 0;
+  const take = (event) => window.seen.push(event.data.number);
+  follow({ kinds: ["task.progress"], since: 0 }, take, (state) => { window.connected += state; });
+}"""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    """The parts of a service whose application is started, ended and started again at the same address."""
+    lake = Lake(tmp_path / "lake")
+    publish(lake, SESSIONS[-1])
+    made = service_for(lake)
+    made.access.accounts.create("ada", password=PASSWORD, roles=("administrator",), by="system")
+    return made
+
+
+def expected(until: int) -> list[int]:
+    """Numbers of the events that are followed."""
+    return [number for number in range(until) if KINDS[number % len(KINDS)] == "task.progress"]
+
+
+def arrived(page: Page, until: int) -> list[int]:
+    """What has arrived, once the last event is there."""
+    page.wait_for_function("(last) => window.seen.includes(last)", arg=expected(until)[-1], timeout=WORK_MS)
+    found: list[int] = page.evaluate("window.seen")
+    return found
+
+
+@pytest.mark.requirement("R5.1", "A2")
+@pytest.mark.parametrize("way", ["sockets", "no-sockets"])
+def test_events_arrive_once_and_in_order_also_after_the_service_was_away(
+    chromium: Browser, service: Service, way: str
+) -> None:
+    port = free_port()
+    visits = Visits(chromium, f"http://127.0.0.1:{port}/", service)
+    page = visits.page("ada", None)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.partition("?")[0]))
+    if way == "no-sockets":
+        page.add_init_script(NO_SOCKETS)
+    with served(create_app(service), port):
+        page.goto(f"{visits.address}account")
+        append(service.database, [planned(number) for number in range(40)])
+        page.evaluate(FOLLOW, "/static/js/events.js")
+        assert arrived(page, 40) == expected(40), "what was there before"
+        for number in range(40, 80):
+            append(service.database, [planned(number)])
+        assert arrived(page, 80) == expected(80), "and what happens now"
+    append(service.database, [planned(number) for number in range(80, 100)])
+    with served(create_app(service), port):
+        append(service.database, [planned(number) for number in range(100, 120)])
+        assert arrived(page, 120) == expected(120), "nothing twice and nothing missed"
+        assert page.evaluate("window.connected") >= 2
+        assert (f"{visits.address}api/events/stream" in asked) == (way == "no-sockets")
+        page.context.close()
+
+
+@pytest.mark.requirement("R5.1", "A2")
+def test_a_task_is_followed_live_where_no_socket_gets_through(visits: Visits) -> None:
+    visits.expect_refusals(*[403] * 5)
+    page = visits.page("ana", None)
+    page.add_init_script(NO_SOCKETS)
+    page.goto(f"{visits.address}backtests/new?strategy=buy_and_hold")
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_url("**/tasks/*")
+    with page.expect_request("**/api/events/stream?*"):
+        page.evaluate("window.mark = 1")
+    page.locator(".live.on").wait_for()
+    page.locator("#task .badge", has_text="succeeded").wait_for(timeout=WORK_MS)
+    assert page.evaluate("window.mark") == 1, "it was watched without loading the page anew"
+    told = page.locator(".log .text").all_inner_texts()
+    assert told[0] == "Succeeded."
+    steps = [text for text in told if "steps done" in text]
+    assert steps == sorted(set(steps), reverse=True), "each step once, the newest first"
