@@ -13,8 +13,10 @@ from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
 from stock_pipeline.orchestration.liveness import MESSAGE
 
-ANSWER_SECONDS = 2.0
-"""So long workers are waited for when they are asked something; each answers within milliseconds."""
+ANSWER_SECONDS, PING_SECONDS = 2.0, 5.0
+"""So long workers are waited for when they are asked for a task, and when it is asked which there are. Each answers
+within milliseconds unless its machine is very busy.
+"""
 
 SILENT_SECONDS = 90.0
 """A run is given up when its worker has not answered for so long: it may only have lost the broker for a moment."""
@@ -31,7 +33,7 @@ CELERY: dict[str, Any] = {
     # about a minute without the broker is survived by whatever is launched meanwhile
     "task_publish_retry_policy": {"max_retries": 30, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0},
 }
-"""How Celery works for us; the rest is its own default, so a run is acknowledged when it begins and never begun twice."""
+"""How Celery works for us. The rest is its own default: a run is acknowledged when it begins, and never begun twice."""
 
 
 class WorkerLauncher(CeleryRunLauncher):
@@ -53,7 +55,7 @@ class WorkerLauncher(CeleryRunLauncher):
         begun = run.status in (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
         if run.status != DagsterRunStatus.CANCELING:
             self._instance.report_run_canceling(run)
-        # the answers say that every worker knows it: none of them begins the run any more
+        # waits for the answers: every worker knows then that it must not begin the run any more
         self.celery.control.revoke(task_id, terminate=True, reply=True, timeout=ANSWER_SECONDS)
         fresh = self._instance.get_run_by_id(run_id)
         if not begun and fresh is not None and fresh.status == DagsterRunStatus.CANCELING:
@@ -112,6 +114,6 @@ def answering(app: Celery, queue: str) -> list[str]:
     kombu.exceptions.OperationalError
         The broker cannot be reached.
     """
-    answers = app.control.ping(timeout=ANSWER_SECONDS) or []
+    answers = app.control.ping(timeout=PING_SECONDS) or []
     names = {name for answer in answers for name in answer}
     return sorted(name for name in names if name.startswith(f"{queue}@"))

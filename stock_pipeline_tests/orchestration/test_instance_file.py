@@ -10,6 +10,7 @@ import pytest
 import yaml
 from dagster._core.instance.ref import InstanceRef
 
+from stock_pipeline.cli.services import services
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline.orchestration import instance_file
@@ -88,6 +89,12 @@ def test_a_file_that_a_person_edited_is_theirs_unless_it_says_something_else(tmp
     instance_file.write(settings_of(tmp_path), target, {})
     with pytest.raises(ConfigurationError, match=r"edited by hand, and its section storage is not .*delete the file"):
         instance_file.write(shared, target, {})
+
+
+@pytest.mark.requirement("R2.2", "P8")
+def test_a_machine_of_the_services_has_a_worker_where_a_broker_hands_out_runs(tmp_path: Path) -> None:
+    alone = {service.name for service in services(settings_of(tmp_path))}
+    assert {service.name for service in services(settings_of(tmp_path, **FROM_VARIABLES))} - alone == {"worker"}
 
 
 @pytest.mark.requirement("R2.2", "P8")

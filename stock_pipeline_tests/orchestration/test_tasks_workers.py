@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,12 +21,14 @@ import httpx
 import psutil
 import pytest
 import yaml
+from dagster._core.launcher import WorkerStatus
 
 from stock_pipeline.api.service import Service
 from stock_pipeline.cli import services
 from stock_pipeline.config import Settings, load_settings
-from stock_pipeline.orchestration import watching, worker
+from stock_pipeline.orchestration import watching, worker, worker_launcher
 from stock_pipeline.orchestration.bootstrap import open_instance, prepare_home
+from stock_pipeline.orchestration.liveness import MESSAGE
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.storage.tasks import EventLog, Task, TaskStore
 from stock_pipeline_tests.api_service import CHEAP, PASSWORD
@@ -83,10 +86,21 @@ class Machines:
         self.processes.append(process)
         return process
 
-    def start_worker(self) -> None:
-        self.worker = self.start("worker", [sys.executable, "-m", "stock_pipeline", "worker"])
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        """A worker; the one that is there where there is one."""
+        if self.worker is None:
+            self.worker = self.start("worker", [sys.executable, "-m", "stock_pipeline", "worker"])
+        return self.worker
 
-    def until(self, holds: Callable[[], Any], seconds: float = 240) -> Any:
+    def end_worker(self, how: signal.Signals) -> None:
+        """End the worker, if there is one."""
+        if self.worker is not None:
+            self.processes.remove(self.worker)
+            self.worker.send_signal(how)
+            self.worker.wait(120)
+            self.worker = None
+
+    def until(self, holds: Callable[[], Any], seconds: float = 600) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := holds()):
             dead = [process.args for process in self.processes if process.poll()]
@@ -200,6 +214,7 @@ def _log_in(client: httpx.Client) -> bool:
 
 @pytest.mark.requirement("R2.2", "R2.4")
 def test_without_a_worker_work_waits_and_it_is_told(machines: Machines, capsys: pytest.CaptureFixture[str]) -> None:
+    machines.end_worker(signal.SIGTERM)
     canceled, _ = machines.ask()
     machines.task(canceled, "starting")
     with machines.instance() as instance:
@@ -210,10 +225,9 @@ def test_without_a_worker_work_waits_and_it_is_told(machines: Machines, capsys: 
 
         kept, gate = machines.ask()
         machines.task(kept, "starting")
-        machines.start_worker()
+        started = machines.start_worker()
         machines.task(kept, "running", step="simulate")
-        assert machines.worker is not None
-        assert machines.process(kept).ppid() == machines.worker.pid
+        assert machines.process(kept).ppid() == started.pid
         assert worker.main(["--slots", "1"]) == 1, "one worker is enough for a machine"
         assert "give it more --slots" in capsys.readouterr().err
         gate.touch()
@@ -224,7 +238,7 @@ def test_without_a_worker_work_waits_and_it_is_told(machines: Machines, capsys: 
                  if event.task_id == kept and event.kind == "task.progress"]  # fmt: skip
         assert list(dict.fromkeys(steps)) == STEPS
 
-        assert "there are 1" in watching.workers(machines.platform, instance, datetime.now(UTC))
+        machines.until(lambda: "there are 1" in watching.workers(machines.platform, instance, datetime.now(UTC)))
         assert "no_worker" not in {alert.kind for alert in machines.platform.alert_outbox.open_alerts()}
     # its message came to the worker before the other one
     assert machines.states(canceled) == ["queued", "starting", "canceling", "canceled"]
@@ -232,6 +246,7 @@ def test_without_a_worker_work_waits_and_it_is_told(machines: Machines, capsys: 
 
 @pytest.mark.requirement("R2.2", "R2.3")
 def test_a_run_of_a_worker_is_paused_resumed_and_canceled(machines: Machines) -> None:
+    machines.start_worker()
     paused, gate = machines.ask()
     machines.task(paused, "running", step="simulate")
     machines.say(paused, "pause")
@@ -257,17 +272,25 @@ def test_a_run_of_a_worker_is_paused_resumed_and_canceled(machines: Machines) ->
 
 
 @pytest.mark.requirement("R2.2", "R2.5")
-def test_a_run_survives_the_death_of_its_process_and_of_its_worker(machines: Machines) -> None:
+def test_a_run_survives_the_death_of_its_process_and_of_its_worker(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines.start_worker()
     task_id, gate = machines.ask()
     first = machines.task(task_id, "running", step="simulate")
     machines.process(first.run_id).kill()
     second = machines.task(task_id, "running", attempts=2, step="simulate")
-    process, worker = machines.process(second.run_id), machines.worker
-    assert worker is not None
-    machines.processes.remove(worker)
-    worker.kill()
-    worker.wait()
+    process = machines.process(second.run_id)
+    machines.end_worker(signal.SIGKILL)
     machines.until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    with machines.instance() as instance:
+        launcher, run = instance.run_launcher, instance.get_run_by_id(second.run_id)
+        assert run is not None
+        health = launcher.check_run_worker_health(run)
+        assert health.status == WorkerStatus.RUNNING, "a silent worker may come back"
+        monkeypatch.setattr(worker_launcher, "SILENT_SECONDS", 0.0)
+        health = launcher.check_run_worker_health(run)
+        assert (health.status, health.msg) == (WorkerStatus.FAILED, MESSAGE)
     machines.start_worker()
     machines.task(task_id, "running", attempts=3, step="simulate")
     gate.touch()
