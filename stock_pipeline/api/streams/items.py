@@ -17,6 +17,9 @@ STREAM = "events:read"
 _NEEDED = {"task": "tasks:read", "publication": "predictions:read", "alert": "alerts:read"}
 """What one must be permitted besides, by the first word of an event's kind."""
 
+_TYPE = '{"type":"event",'
+"""What a message over the WebSocket begins with; the rest is the event."""
+
 
 class Item:
     """One event, written as JSON once for all who get it.
@@ -27,12 +30,11 @@ class Item:
         The event.
     """
 
-    __slots__ = ("body", "event", "message", "sequence")
+    __slots__ = ("event", "message", "sequence")
 
     def __init__(self, event: Event) -> None:
         self.event, self.sequence = event, event.sequence
-        self.body = orjson.dumps(as_json(event), default=str).decode()
-        self.message = f'{{"type":"event",{self.body[1:]}'
+        self.message = f"{_TYPE}{orjson.dumps(as_json(event), default=str)[1:].decode()}"
 
     @property
     def size(self) -> int:
@@ -42,7 +44,7 @@ class Item:
     @property
     def server_sent(self) -> str:
         """The event in the form of Server-Sent Events."""
-        return f"id: {self.sequence}\nevent: {self.event.kind}\ndata: {self.body}\n\n"
+        return f"id: {self.sequence}\nevent: {self.event.kind}\ndata: {{{self.message[len(_TYPE) :]}\n\n"
 
 
 def as_json(event: Event) -> dict[str, Any]:
