@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
@@ -70,6 +70,32 @@ TAGS = [
 ]
 
 
+ROUTERS = (
+    predictions.router,
+    requested.router,
+    models.router,
+    backtests.router,
+    strategies.router,
+    quality.router,
+    risk.router,
+    symbols.router,
+    alerts.router,
+    reports.router,
+    tasks.router,
+    events.router,
+    auth.router,
+    account.router,
+    users.router,
+    roles.router,
+    audit.router,
+    proxied.router,
+    health.router,
+    reference.router,
+    backtests.singular,
+)
+"""In the order of the OpenAPI document."""
+
+
 def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Sequence[str] | None = None) -> FastAPI:
     """Build the application.
 
@@ -88,22 +114,11 @@ def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Se
     """
     reads = ReadCounter()
     service.publications.prepare = warm
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        running = background(service, reads, poll_seconds=poll_seconds)
-        await run_in_threadpool(running.__enter__)
-        try:
-            async with app.state.live.running():
-                yield
-        finally:
-            await run_in_threadpool(running.__exit__, None, None, None)
-
     app = FastAPI(
         title="stock_pipeline",
         version=__version__,
         description=DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=_lifespan(service, reads, poll_seconds),
         docs_url=None,
         redoc_url=None,
         openapi_url=None,  # `reference` serves it
@@ -118,30 +133,8 @@ def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Se
     app.state.cookie_name = cookies.name(service.settings)
     app.state.trusted_proxies = networks(service.settings.access.trusted_proxies)
     problems.install(app)
-    for part in (
-        predictions,
-        requested,
-        models,
-        backtests,
-        strategies,
-        quality,
-        risk,
-        symbols,
-        alerts,
-        reports,
-        tasks,
-        events,
-        auth,
-        account,
-        users,
-        roles,
-        audit,
-        proxied,
-        health,
-        reference,
-    ):
-        app.include_router(part.router)
-    app.include_router(backtests.singular)
+    for part in ROUTERS:
+        app.include_router(part)
     if service.settings.access.oidc is not None:
         app.include_router(oidc.router)
     reference.mount_files(app)
@@ -152,3 +145,22 @@ def create_app(service: Service, *, poll_seconds: float = 1.0, allowed_hosts: Se
     app.add_middleware(RequestFrame, allowed_hosts=allowed_hosts, https_only=cookies.secure(service.settings))
     contract.complete(app)
     return app
+
+
+def _lifespan(
+    service: Service, reads: ReadCounter, poll_seconds: float
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What runs as long as the application does; its connections end with it."""
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        working = background(service, reads, poll_seconds=poll_seconds)
+        await run_in_threadpool(working.__enter__)
+        try:
+            async with app.state.live.running():
+                yield
+        finally:
+            await run_in_threadpool(working.__exit__, None, None, None)
+            await run_in_threadpool(service.close)
+
+    return running

@@ -55,14 +55,17 @@ class RequestFrame:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or let a WebSocket through that addresses this service."""
+        if scope["type"] == "http":
+            await self._request(scope, receive, send)
+            return
         if scope["type"] == "websocket":
             scope.setdefault("state", {})["request_id"] = uuid.uuid4().hex
             if not self._is_ours(Headers(scope=scope)):
                 await send({"type": "websocket.close", "code": 1008})
                 return
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        await self._app(scope, receive, send)
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         if method == "HEAD":  # every GET route answers HEAD; the server leaves the body out
             scope = {**scope, "method": "GET"}
@@ -76,14 +79,7 @@ class RequestFrame:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                given_headers = {name for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    (_REQUEST_ID, request_id.encode("ascii")),
-                    *(pair for pair in self._always if pair[0] not in given_headers),
-                ]
-                if _NO_STORE[0] not in given_headers and not scope["path"].startswith(_FILES):
-                    message["headers"].append(_NO_STORE)
+                self._complete(message, scope["path"], request_id)
             await send(message)
 
         with log_context(request_id=request_id):
@@ -114,6 +110,17 @@ class RequestFrame:
                     ms=milliseconds,
                     account=None if who is None else who.name,
                 )
+
+    def _complete(self, start: Message, path: str, request_id: str) -> None:
+        """Add what every answer carries to the headers of one."""
+        given = {name for name, _ in start["headers"]}
+        start["headers"] = [
+            *start["headers"],
+            (_REQUEST_ID, request_id.encode("ascii")),
+            *(pair for pair in self._always if pair[0] not in given),
+        ]
+        if _NO_STORE[0] not in given and not path.startswith(_FILES):
+            start["headers"].append(_NO_STORE)
 
     def _is_ours(self, headers: Headers) -> bool:
         if len(headers.getlist("host")) > 1:

@@ -58,8 +58,12 @@ class Service(Stores):
     def tasks(self) -> TaskService:
         """Tasks."""
         checks = RequestChecks(self.settings, self.lake, self.publications)
-        waker = Waker(self.settings.access.redis)
-        return TaskService(self.settings, TaskStore(self.database), self.runs, checks, waker.wake)
+        return TaskService(self.settings, TaskStore(self.database), self.runs, checks, self.waker.wake)
+
+    @cached_property
+    def waker(self) -> Waker:
+        """What tells other processes of new events."""
+        return Waker(self.settings.access.redis)
 
     @cached_property
     def access(self) -> Access:
@@ -92,3 +96,14 @@ class Service(Stores):
     def reports(self) -> Path:
         """Folder of the reports that people open."""
         return self.settings.home / "reports"
+
+    def close(self) -> None:
+        """Let go of all connections; what is used afterwards makes new ones."""
+        made = vars(self)
+        if isinstance(made.get("runs"), DagsterClient):
+            made.pop("runs").close()
+            made.pop("tasks", None)  # it holds the client
+        if "waker" in made:
+            self.waker.close()
+        if "database" in made:
+            self.database.dispose()

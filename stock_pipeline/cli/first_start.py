@@ -29,4 +29,4 @@ def tell_how_to_begin(settings: Settings) -> None:
         out.print("No administrator yet. This link makes one; it works once:")
         out.print(f"  {address}", markup=False, soft_wrap=True)
     finally:
-        service.database.dispose()
+        service.close()
