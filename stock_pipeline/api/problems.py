@@ -193,7 +193,8 @@ async def _access(request: Request, error: Any) -> Response:
 
 async def _database(request: Request, error: Any) -> Response:
     _log.warning("the metadata database gave no answer", error=type(error).__name__, path=request.url.path)
-    detail = "the metadata database is busy or cannot be reached; nothing was changed, try again soon"
+    asks = request.method in ("GET", "HEAD", "OPTIONS")
+    detail = f"the metadata database is busy or cannot be reached; {_UNCHANGED if asks else _UNCERTAIN}"
     return _respond(request, 503, "database-unavailable", detail, headers={"Retry-After": "5"})
 
 
