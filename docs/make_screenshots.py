@@ -130,14 +130,17 @@ def _visitor(home: Path, config: Path) -> Iterator[dict[str, str]]:
 
 def _forget(service: Any) -> None:
     """Delete the account, also where it is the only administrator."""
-    from sqlalchemy import delete
+    from sqlalchemy import delete, select
     from sqlalchemy.orm import Session
 
     from stock_pipeline.access import versions
-    from stock_pipeline.storage.database.tables.accounts import AccountRow
+    from stock_pipeline.storage.database.tables.accounts import AccountRow, PolicyRow
 
     with Session(service.database) as session, session.begin():
-        session.execute(delete(AccountRow).where(AccountRow.name == VISITOR))
+        row = session.scalars(select(AccountRow).where(AccountRow.name == VISITOR)).one()
+        # the number of a deleted account may be given again, and must bring no roles with it
+        session.execute(delete(PolicyRow).where(PolicyRow.ptype == "g", PolicyRow.v0 == f"account:{row.id}"))
+        session.delete(row)
         versions.bump(session)
 
 

@@ -50,7 +50,7 @@ def test_predictions_are_sorted_filtered_and_searched_without_a_reload(visits: V
     page.get_by_text("No prediction matches").wait_for()
     page.get_by_label("Symbol contains").fill("")
     page.locator("#results tbody tr").nth(3).wait_for()
-    page.get_by_label("Confidence at least").fill("100")
+    page.get_by_label("Confidence from").fill("100")
     page.get_by_text("No prediction matches").wait_for()
     assert page.evaluate("window.mark") == 1, "the page was never loaded anew"
     assert page.locator(".spark polyline").count() == 0
