@@ -18,6 +18,7 @@ from stock_pipeline.api.console.forms import (
     local_path,
     model,
     refusal,
+    refused,
     secret,
     status_of,
     text,
@@ -58,7 +59,7 @@ async def change_password(request: Request, form: Fields) -> Response:
         change = model(PasswordChange, old_password=secret(form, "old_password"), new_password=new)
         await apart(auth.change_password, request, change)
     except REFUSALS as error:
-        return await apart(_account, request, [refusal(error)], status_of(error))
+        return await refused(error, _account, request)
     return go("/account", done="password-changed")
 
 
@@ -87,7 +88,7 @@ async def create_key(request: Request, form: Fields) -> Response:
         )
         made = await apart(account.create_own_key, request, wanted)
     except (*REFUSALS, ValueError) as error:
-        return await apart(_account, request, [refusal(error)], status_of(error))
+        return await refused(error, _account, request)
     return page(
         request,
         "account/key.html",
@@ -111,7 +112,7 @@ async def begin_second_factor(request: Request, form: Fields) -> Response:
     try:
         begun = await apart(auth.begin_second_factor, request, model(Proof, **_proof(form)))
     except REFUSALS as error:
-        return await apart(_account, request, [refusal(error)], status_of(error))
+        return await refused(error, _account, request)
     return _second_factor(request, begun.secret, begun.uri)
 
 
@@ -132,7 +133,7 @@ async def remove_second_factor(request: Request, form: Fields) -> Response:
     try:
         await apart(auth.remove_second_factor, request, model(Proof, **_proof(form)))
     except REFUSALS as error:
-        return await apart(_account, request, [refusal(error)], status_of(error))
+        return await refused(error, _account, request)
     return go("/account", done="second-factor-off")
 
 

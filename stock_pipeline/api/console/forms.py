@@ -82,6 +82,19 @@ def refusal(error: Exception) -> Notice:
     return Notice(sentence(str(error)), "bad")
 
 
+async def refused(error: Exception, show: Callable[..., Response], *arguments: Any, **named: Any) -> Response:
+    """Show the page of a form again, with why it was not accepted.
+
+    Parameters
+    ----------
+    error
+        One of `REFUSALS`.
+    show
+        Makes the page of these arguments, then of notices and a status.
+    """
+    return await apart(show, *arguments, [refusal(error)], status_of(error), **named)
+
+
 def status_of(error: Exception) -> int:
     """HTTP status of a refusal."""
     if isinstance(error, AccessError | ProblemError):

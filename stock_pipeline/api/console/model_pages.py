@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from stock_pipeline.api.console.charts import Chart, Series
-from stock_pipeline.api.console.forms import REFUSALS, Fields, apart, go, model, refusal, status_of, text
+from stock_pipeline.api.console.forms import REFUSALS, Fields, apart, go, model, refused, text
 from stock_pipeline.api.console.notices import Notice
 from stock_pipeline.api.console.rendering import page
 from stock_pipeline.api.dependencies import principal, service
@@ -30,7 +30,7 @@ async def roll_back(request: Request, form: Fields) -> Response:
     try:
         await apart(models.rollback_model, request, model(RollBack, reason=text(form, "reason")))
     except REFUSALS as error:
-        return await apart(_list, request, [refusal(error)], status_of(error))
+        return await refused(error, _list, request)
     return go("/models", done="rolled-back")
 
 
@@ -47,7 +47,7 @@ async def promote(request: Request, version: models.Version, form: Fields) -> Re
         wanted = model(PromoteModel, reason=text(form, "reason"), force=text(form, "force") == "true")
         await apart(models.promote_model, request, version, wanted)
     except REFUSALS as error:
-        return await apart(_model, request, version, [refusal(error)], status_of(error))
+        return await refused(error, _model, request, version)
     return go(f"/models/{version}", done="promoted")
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from stock_pipeline.access.permissions import PERMISSIONS
 from stock_pipeline.access.principal import AccessError
 from stock_pipeline.access.roles import Role
-from stock_pipeline.api.console.forms import REFUSALS, Fields, apart, go, model, refusal, status_of, text, texts
+from stock_pipeline.api.console.forms import REFUSALS, Fields, apart, go, model, refused, text, texts
 from stock_pipeline.api.console.notices import Notice
 from stock_pipeline.api.console.rendering import page
 from stock_pipeline.api.dependencies import service
@@ -37,7 +37,7 @@ async def create_role(request: Request, form: Fields) -> Response:
         )
         made = await apart(roles.create_role, request, wanted)
     except REFUSALS as error:
-        return await apart(_list, request, [refusal(error)], status_of(error))
+        return await refused(error, _list, request)
     return go(f"/roles/{made.name}", done="role-changed")
 
 
@@ -56,7 +56,7 @@ async def change_role(request: Request, name: roles.Name, form: Fields) -> Respo
         )
         await apart(roles.change_role, request, name, change)
     except REFUSALS as error:
-        return await apart(_role, request, name, [refusal(error)], status_of(error))
+        return await refused(error, _role, request, name)
     return go(f"/roles/{name}", done="role-changed")
 
 
@@ -66,7 +66,7 @@ async def delete_role(request: Request, name: roles.Name) -> Response:
     try:
         await apart(roles.delete_role, request, name)
     except REFUSALS as error:
-        return await apart(_role, request, name, [refusal(error)], status_of(error))
+        return await refused(error, _role, request, name)
     return go("/roles", done="role-deleted")
 
 

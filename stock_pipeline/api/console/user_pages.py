@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.datastructures import FormData
 
 from stock_pipeline.api.client import origin
-from stock_pipeline.api.console.forms import REFUSALS, Fields, apart, go, model, refusal, secret, status_of, text, texts
+from stock_pipeline.api.console.forms import REFUSALS, Fields, apart, go, model, refused, secret, text, texts
 from stock_pipeline.api.console.notices import Notice
 from stock_pipeline.api.console.paging import Pager
 from stock_pipeline.api.console.rendering import page
@@ -42,7 +42,7 @@ async def create_user(request: Request, form: Fields) -> Response:
         )
         made = await apart(users.create_user, request, wanted)
     except REFUSALS as error:
-        return await apart(_list, request, "", None, [refusal(error)], status_of(error), text(form, "name"))
+        return await refused(error, _list, request, "", None, name=text(form, "name"))
     if made.link is None:
         return go(f"/users/{made.name}", done="user-created")
     return _link(request, made.link, f"Account {made.name}", "Send this link to its owner: it sets the password, once.")
@@ -54,7 +54,7 @@ async def invite(request: Request, form: Fields) -> Response:
     try:
         address = await apart(_invitation, request, form)
     except REFUSALS as error:
-        return await apart(_list, request, "", None, [refusal(error)], status_of(error))
+        return await refused(error, _list, request, "", None)
     return _link(
         request, address, "Invitation", "Send this link: whoever opens it chooses a name and a password, once."
     )
@@ -72,7 +72,7 @@ async def change_roles(request: Request, name: users.Name, form: Fields) -> Resp
     try:
         await users.change_user(request, name, model(UserChange, roles=texts(form, "roles")))
     except REFUSALS as error:
-        return await apart(_user, request, name, [refusal(error)], status_of(error))
+        return await refused(error, _user, request, name)
     return go(f"/users/{name}", done="user-changed")
 
 
@@ -88,7 +88,7 @@ async def change_state(request: Request, name: users.Name, form: Fields) -> Resp
     try:
         await users.change_user(request, name, model(UserChange, **change))
     except REFUSALS as error:
-        return await apart(_user, request, name, [refusal(error)], status_of(error))
+        return await refused(error, _user, request, name)
     return go(f"/users/{name}", done="user-changed")
 
 
@@ -99,7 +99,7 @@ async def reset_link(request: Request, name: users.Name, form: Fields) -> Respon
     try:
         made = await apart(users.create_reset_link, request, name, wanted)
     except REFUSALS as error:
-        return await apart(_user, request, name, [refusal(error)], status_of(error))
+        return await refused(error, _user, request, name)
     ends = "all sessions and API keys" if made.revoke_keys else "all sessions and keeps the API keys"
     lead = f"Send this link to the owner: it works once, while the account is not changed, and ends {ends}."
     return _link(request, made.link, f"New password for {name}", lead)
@@ -132,7 +132,7 @@ async def delete_user(request: Request, name: users.Name) -> Response:
     try:
         await apart(users.delete_user, request, name)
     except REFUSALS as error:
-        return await apart(_user, request, name, [refusal(error)], status_of(error))
+        return await refused(error, _user, request, name)
     return go("/users", done="user-deleted")
 
 
