@@ -316,9 +316,8 @@ class Oidc:
 
     def _known_jwks(self, *, again: bool) -> dict[str, Any]:
         address = self._known_metadata()["jwks_uri"]
-        if again:
-            return self._jwks.get(lambda: _get(address), _LOOK_AGAIN, wait=_TIMEOUT)
-        return self._jwks.get(lambda: _get(address), _FRESH)
+        # who comes so far has logged in at the provider: worth waiting for
+        return self._jwks.get(lambda: _get(address), _LOOK_AGAIN if again else _FRESH, wait=_TIMEOUT)
 
     @property
     def _cipher(self) -> Fernet:
@@ -367,7 +366,7 @@ class _Document:
         if time.monotonic() - self._failed < _LOOK_AGAIN or not self._fetching.acquire(timeout=wait):
             return self._without()
         try:
-            if self._last is last:
+            if self._last is last and time.monotonic() - self._failed >= _LOOK_AGAIN:
                 self._last = time.monotonic(), fetch()
         except AccessError:
             self._failed = time.monotonic()
