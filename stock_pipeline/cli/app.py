@@ -113,3 +113,21 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("stopped")
         sys.exit(130)
+    except Exception as error:
+        if not _is_of_a_database(error):
+            raise
+        why = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+        err.print("[bold red]error[/bold red] ", end="")
+        err.print(
+            f"a database cannot be used: {why}; to fix it: start it, or correct its address under storage "
+            "(`stock-pipeline settings` prints what is in force)",
+            markup=False,
+            soft_wrap=True,
+        )
+        sys.exit(1)
+
+
+def _is_of_a_database(error: Exception) -> bool:
+    """Whether a database did not answer or refused; nothing is imported to find out."""
+    known = sys.modules.get("sqlalchemy.exc")
+    return known is not None and isinstance(error, known.OperationalError)

@@ -73,9 +73,7 @@ def show(
     since: Since = None,
     until: Until = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Most entries.")] = 50,
-    details: Annotated[
-        bool, typer.Option("--json", help="Print all fields, one entry a line as JSON.")
-    ] = False,
+    details: Annotated[bool, typer.Option("--json", help="Print all fields, one entry a line as JSON.")] = False,
 ) -> None:
     """Print the newest entries that match."""
     from stock_pipeline.access.audit import AuditFilter

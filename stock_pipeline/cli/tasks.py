@@ -23,7 +23,6 @@ from stock_pipeline.cli.users import machine_user
 from stock_pipeline.cli.values import named_values
 from stock_pipeline.config.tasks import REQUESTS
 from stock_pipeline.core.errors import ConfigurationError, NotFoundError, PipelineError
-from stock_pipeline.storage.tasks.states import ENDED, STATES
 
 if TYPE_CHECKING:
     from stock_pipeline.access.principal import Principal
@@ -44,7 +43,6 @@ SHORTEST_ID = 4
 PAGE = 500
 
 Kind = StrEnum("Kind", {kind: kind for kind in REQUESTS})  # type: ignore[misc]
-State = StrEnum("State", {state: state for state in STATES})  # type: ignore[misc]
 
 
 class Priority(StrEnum):
@@ -67,7 +65,7 @@ Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end
 def list_(
     context: typer.Context,
     kind: Annotated[Kind | None, typer.Option("--kind", help="Only of this kind.")] = None,
-    state: Annotated[State | None, typer.Option("--state", help="Only in this state.")] = None,
+    state: Annotated[str | None, typer.Option("--state", help="Only in this state, such as queued or failed.")] = None,
     active: Annotated[bool, typer.Option("--active", help="Only those that have not ended.")] = False,
     owner: Annotated[str | None, typer.Option("--owner", help="Only of this account.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Most tasks.")] = 20,
@@ -79,8 +77,11 @@ def list_(
     """
     from stock_pipeline.api.task_views import task_json
     from stock_pipeline.storage.tasks import TaskFilter
+    from stock_pipeline.storage.tasks.states import ENDED, STATES
 
-    states = (state.value,) if state else tuple(name for name in STATES if name not in ENDED) if active else ()
+    if state is not None and state not in STATES:
+        raise ConfigurationError("there is no such state", value=state, allowed=", ".join(STATES))
+    states = (state,) if state else tuple(name for name in STATES if name not in ENDED) if active else ()
     chosen = TaskFilter(kinds=(kind.value,) if kind else (), states=states, owner=owner)
     service = _service(context)
     found = [task_json(task) for task in service.tasks.store.list(chosen, limit=limit)]
@@ -99,6 +100,7 @@ def show(context: typer.Context, task_id: Id, as_json: AsJson = False) -> None:
     """
     from stock_pipeline.api.task_views import detail_json
     from stock_pipeline.storage.tasks import EventFilter
+    from stock_pipeline.storage.tasks.states import ENDED
 
     service = _service(context)
     store = service.tasks.store
@@ -320,6 +322,7 @@ def _follow(service: Service, task_id: str | None, as_json: bool, since: int | N
     """Print events until the task has ended, or for ever; returns how it ended."""
     from stock_pipeline.api.streams.items import as_json as event_json
     from stock_pipeline.storage.tasks import EventFilter
+    from stock_pipeline.storage.tasks.states import ENDED
 
     chosen = EventFilter(tasks=() if task_id is None else (task_id,), kinds=("task.state", "task.progress"))
     number = (service.events.newest() if task_id is None else 0) if since is None else since

@@ -14,6 +14,7 @@ from stock_pipeline.config.launches import range_tags
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import Runner
 from stock_pipeline_tests.commands import command, small_market
+from stock_pipeline_tests.services import free_port
 
 MARKET = [
     f"market/{name}"
@@ -196,3 +197,14 @@ def test_closes_alone_are_enough_where_the_settings_allow_it(tmp_path):
     said = command("-c", config, "doctor")
     assert said.code == 0, said.all
     assert "left out for want of columns" in " ".join(said.all.replace("│", " ").split())
+
+
+@pytest.mark.requirement("R8.1")
+@pytest.mark.parametrize("arguments", [["users", "list"], ["tasks", "list"], ["audit", "verify"]])
+def test_a_database_that_is_away_is_one_message(tmp_path, arguments):
+    config = small_market(tmp_path, storage={"metadata": f"postgresql+psycopg2://x:hidden@127.0.0.1:{free_port()}/z"})
+    said = command("-c", config, *arguments)
+    assert said.code == 1
+    assert "a database cannot be used: connection to server" in said.all
+    assert "under storage" in said.all
+    assert "hidden" not in said.all

@@ -182,6 +182,7 @@ def test_a_task_is_paused_resumed_canceled_and_retried(config: Path, service: Se
             1,
             "error fast (9) must be smaller than slow (3)",
         ),
+        (["list", "--state", "gone"], 1, "there is no such state: 'gone'; allowed: queued, starting"),
         (["start", "nothing"], 2, "'nothing' is not one of"),
     ],
 )
