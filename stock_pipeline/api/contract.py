@@ -25,7 +25,6 @@ _RETRY_AFTER = {
     "RateLimit-Reset": {"description": "seconds until there are some again", "schema": {"type": "integer"}},
 }
 _LOG_IN = {"WWW-Authenticate": {"description": "how to log in", "schema": {"type": "string"}}}
-_BODY_METHODS = frozenset({"post", "put", "patch"})
 _UNUSED = ("HTTPValidationError", "ValidationError")
 
 

@@ -113,11 +113,6 @@ def read(fields: list[Input], form: Mapping[str, Any]) -> tuple[dict[str, Any], 
     return values, after
 
 
-def blame(fields: list[Input], parameter: str, message: str) -> list[Input]:
-    """Put a refusal below the field that it is about."""
-    return [replace(one, fault=message) if one.name == PREFIX + parameter else one for one in fields]
-
-
 def _value(one: Input, typed: str) -> Any:
     if one.structure:
         return orjson.loads(typed)

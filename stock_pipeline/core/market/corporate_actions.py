@@ -150,36 +150,6 @@ def factors_from_vendor(
     return _level_factor(bars, pl.when(usable).then(value), tolerance)
 
 
-def rebase_factors(bars: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Bring factors of a freshly fetched window to the base of what is already stored.
-
-    Parameters
-    ----------
-    bars
-        Fetched bars with ``adj_factor`` anchored at the window's first bar.
-    known
-        ``symbol, session, adj_factor`` already stored.
-
-    Returns
-    -------
-    polars.DataFrame
-        ``bars`` with ``adj_factor`` scaled, symbol by symbol, so that it equals the stored factor on the first common
-        session. Symbols without a common session keep their own base (they are new).
-    """
-    scale = (
-        bars.select(*KEYS, pl.col("adj_factor"))
-        .join(known.select(*KEYS, pl.col("adj_factor").alias("_known")), on=list(KEYS))
-        .sort(*KEYS)
-        .group_by("symbol", maintain_order=True)
-        .agg((pl.col("_known").first() / pl.col("adj_factor").first()).alias("_scale"))
-    )
-    return (
-        bars.join(scale, on="symbol", how="left", maintain_order="left")
-        .with_columns(pl.col("adj_factor") * pl.col("_scale").fill_null(1.0))
-        .drop("_scale")
-    )
-
-
 def _level_factor(bars: pl.DataFrame, ratio: pl.Expr, tolerance: float) -> pl.DataFrame:
     """Piecewise constant ratio relative to the symbol's first usable one."""
     frame = bars.select("symbol", ratio.forward_fill().over("symbol").alias("_ratio"))

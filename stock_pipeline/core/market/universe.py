@@ -63,19 +63,6 @@ def members(membership: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
     return bars[kept]
 
 
-def with_history(bars: pl.DataFrame, sessions: int) -> pl.DataFrame:
-    """Keep the rows of a symbol from its ``sessions``-th bar on (counted up to that row, so nothing later decides).
-
-    Parameters
-    ----------
-    bars
-        Frame sorted by symbol and session.
-    sessions
-        Bars that a symbol needs, that row included; 0 or 1 keeps everything.
-    """
-    return bars.filter(pl.int_range(pl.len(), dtype=pl.Int64).over("symbol") + 1 >= sessions)
-
-
 def short_history(bars: pl.DataFrame, sessions: int) -> pl.DataFrame:
     """Symbols with fewer than ``sessions`` bars.
 

@@ -15,7 +15,6 @@ from stock_pipeline.core.market.corporate_actions import (
     factors_from_adj_close,
     factors_from_events,
     factors_from_vendor,
-    rebase_factors,
 )
 
 
@@ -175,14 +174,3 @@ def test_lean_factor_files(market_data: Path) -> None:
     assert jumps.height > 5  # splits
     across = returns.join(jumps.select("symbol", "session"), on=["symbol", "session"])
     assert across["r"].abs().max() < 0.25
-
-
-def test_a_window_is_brought_to_the_stored_base(bars: pl.DataFrame) -> None:
-    whole = factors_from_adj_close(bars)
-    window = factors_from_adj_close(bars.filter(pl.col("session") >= date(2020, 8, 3)))
-    stored = whole.filter(pl.col("session") <= date(2020, 8, 10))
-    rebased = rebase_factors(window, stored)
-    expected = whole.filter(pl.col("session") >= date(2020, 8, 3))
-    assert (rebased["adj_factor"] / expected["adj_factor"] - 1).abs().max() < 1e-6
-    alone = rebase_factors(window, stored.filter(pl.col("symbol") == "none"))
-    assert alone.equals(window)

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from stock_pipeline.core.errors import DataError
-from stock_pipeline.core.market.universe import check_membership, members, short_history, with_history
+from stock_pipeline.core.market.universe import check_membership, members, short_history
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +54,6 @@ def test_order_of_the_rows_is_kept(bars: pl.DataFrame) -> None:
 def test_impossible_membership_is_refused(wrong: pl.DataFrame) -> None:
     with pytest.raises(DataError):
         check_membership(wrong)
-
-
-def test_history_is_counted_up_to_the_row(bars: pl.DataFrame) -> None:
-    ready = with_history(bars, 252)
-    meta = ready.filter(pl.col("symbol") == "META").get_column("session")
-    first = bars.filter(pl.col("symbol") == "META").get_column("session")[251]
-    assert meta[0] == first
-    # what comes later never changes what was ready before
-    earlier = with_history(bars.filter(pl.col("session") <= first), 252)
-    assert earlier.equals(ready.filter(pl.col("session") <= first))
-    assert with_history(bars, 0).equals(bars)
 
 
 def test_short_history_names_the_reason(bars: pl.DataFrame) -> None:
