@@ -83,22 +83,22 @@ def common(
 
 def main() -> None:
     """Run the command line; errors of the platform become one readable message and exit code 1."""
-    # they register their commands
-    from stock_pipeline.cli import (  # noqa: F401
-        audit,
-        data,
-        initial,
-        operate,
-        pipeline,
-        relay,
-        roles,
-        show,
-        tasks,
-        users,
-        worker,
-    )
-
     try:
+        # they register their commands
+        from stock_pipeline.cli import (  # noqa: F401
+            audit,
+            data,
+            initial,
+            operate,
+            pipeline,
+            relay,
+            roles,
+            show,
+            tasks,
+            users,
+            worker,
+        )
+
         app()
     except PipelineError as error:
         err.print("[bold red]error[/bold red] ", end="")
