@@ -17,7 +17,7 @@ from stock_pipeline.access import versions
 from stock_pipeline.access.permissions import VIEWER
 from stock_pipeline.access.principal import AccessError, Origin, Principal
 from stock_pipeline.access.secret_text import digest, printable
-from stock_pipeline.storage.database import reading
+from stock_pipeline.storage.database import reading, transaction
 from stock_pipeline.storage.database.tables.accounts import AccountRow, SessionRow
 
 if TYPE_CHECKING:
@@ -202,7 +202,59 @@ class Accounts:
         with Session(reading(self._access.engine)) as session:
             return bool(self._roles.administrators(session))
 
-    def disable(self, name: str, by: Principal | str, origin: Origin | None = None) -> Account:
+    def change(
+        self,
+        name: str,
+        by: Principal | str,
+        origin: Origin | None = None,
+        *,
+        roles: Sequence[str] | None = None,
+        disabled: bool | None = None,
+        unlock: bool = False,
+    ) -> Account:
+        """Change several things of an account: all of them, or nothing.
+
+        Parameters
+        ----------
+        name
+            Which account.
+        by, origin
+            Who asks, and from where.
+        roles
+            All that it shall have; as they are where ``None``.
+        disabled
+            Whether it may not log in; as it is where ``None``.
+        unlock
+            Forget its wrong passwords.
+
+        Raises
+        ------
+        AccessError
+            403 ``forbidden``, 404 ``account-not-found`` or ``role-not-found``, 409 ``last-administrator``.
+        """
+        try:
+            with transaction(self._access.engine) as session:
+                row = self.row_to_change(session, name, by)
+                if roles is not None:
+                    self._roles.replace(row.name, roles, by, origin=origin, session=session)
+                if disabled is not None and disabled != (row.disabled_at is not None):
+                    (self.disable if disabled else self.enable)(row.name, by, origin, session)
+                if unlock:
+                    self.unlock(row.name, by, origin, session)
+        except AccessError as error:
+            if error.status == 403:
+                self._access.audit.record(
+                    "account.change", actor=by, origin=origin, object=("account", name[:80]), result="refused",
+                    detail={"reason": error.kind},
+                )  # fmt: skip
+            raise
+        if unlock:
+            self._access.watch.forget(name)
+        return self.get(name)
+
+    def disable(
+        self, name: str, by: Principal | str, origin: Origin | None = None, within: Session | None = None
+    ) -> Account:
         """Let an account in no more, and end its sessions.
 
         Raises
@@ -210,13 +262,15 @@ class Accounts:
         AccessError
             403 ``forbidden``, 404 ``account-not-found``, 409 ``last-administrator``.
         """
-        with self._changing("account.disable", name, by, origin) as (session, row):
+        with self._changing("account.disable", name, by, origin, within) as (session, row):
             with self._roles.administrator_remains(session):
                 row.disabled_at = row.disabled_at or self._access.clock()
             self._access.sessions.end(session, SessionRow.account_id == row.id, "account disabled")
-        return self.get(name)
+            return self._account(session, row)
 
-    def enable(self, name: str, by: Principal | str, origin: Origin | None = None) -> Account:
+    def enable(
+        self, name: str, by: Principal | str, origin: Origin | None = None, within: Session | None = None
+    ) -> Account:
         """Let an account in again.
 
         Raises
@@ -224,11 +278,13 @@ class Accounts:
         AccessError
             403 ``forbidden``, 404 ``account-not-found``.
         """
-        with self._changing("account.enable", name, by, origin) as (_, row):
+        with self._changing("account.enable", name, by, origin, within) as (session, row):
             row.disabled_at = None
-        return self.get(name)
+            return self._account(session, row)
 
-    def unlock(self, name: str, by: Principal | str, origin: Origin | None = None) -> Account:
+    def unlock(
+        self, name: str, by: Principal | str, origin: Origin | None = None, within: Session | None = None
+    ) -> Account:
         """Forget the wrong passwords of an account, so that it can log in at once.
 
         Raises
@@ -236,10 +292,12 @@ class Accounts:
         AccessError
             403 ``forbidden``, 404 ``account-not-found``.
         """
-        with self._changing("account.unlock", name, by, origin) as (_, row):
+        with self._changing("account.unlock", name, by, origin, within) as (session, row):
             row.locked_until = None
-        self._access.watch.forget(name)
-        return self.get(name)
+            account = self._account(session, row)
+        if within is None:
+            self._access.watch.forget(name)
+        return account
 
     def delete(self, name: str, by: Principal | str, origin: Origin | None = None) -> None:
         """Remove an account with its sessions, keys, links and roles; the audit trail keeps its name.
@@ -366,10 +424,10 @@ class Accounts:
 
     @contextmanager
     def _changing(
-        self, action: str, name: str, by: Principal | str, origin: Origin | None
+        self, action: str, name: str, by: Principal | str, origin: Origin | None, within: Session | None = None
     ) -> Iterator[tuple[Session, AccountRow]]:
         """A transaction that changes one account: version first, so that changes wait for each other, audit last."""
-        with Session(self._access.engine) as session, session.begin():
+        with transaction(self._access.engine, within) as session:
             row = self.row_to_change(session, name, by)
             shown, before = row.name, self._state(session, row)
             yield session, row

@@ -14,6 +14,7 @@ from stock_pipeline.access.audit import Audit
 from stock_pipeline.access.policy import ACCOUNT, ROLE, Policy
 from stock_pipeline.access.principal import AccessError, Origin, Principal
 from stock_pipeline.access.role_reading import RoleReader, account_id_of, is_given, not_found
+from stock_pipeline.storage.database import transaction
 from stock_pipeline.storage.database.tables.accounts import AccessVersionRow, PolicyRow
 
 _ASSIGN, _WITHDRAW = "role.assign", "role.withdraw"
@@ -55,9 +56,24 @@ class RoleGrants(RoleReader):
         self._reassign(account_name, by, origin, [(_WITHDRAW, role)])
 
     def replace(
-        self, account_name: str, roles: Iterable[str], by: Principal | str, *, origin: Origin | None = None
+        self,
+        account_name: str,
+        roles: Iterable[str],
+        by: Principal | str,
+        *,
+        origin: Origin | None = None,
+        session: Session | None = None,
     ) -> None:
         """Give an account these roles instead of those it has: all of the change, or nothing of it.
+
+        Parameters
+        ----------
+        account_name, roles
+            Which account, and all that it shall have.
+        by, origin
+            Who asks, and from where.
+        session
+            Transaction that this is a part of; one of its own where ``None``.
 
         Raises
         ------
@@ -66,7 +82,8 @@ class RoleGrants(RoleReader):
         """
         wanted, had = list(dict.fromkeys(roles)), self.of(account_name)
         new = [(_ASSIGN, role) for role in wanted if role not in had]
-        self._reassign(account_name, by, origin, [*new, *((_WITHDRAW, role) for role in had if role not in wanted)])
+        old = [(_WITHDRAW, role) for role in had if role not in wanted]
+        self._reassign(account_name, by, origin, [*new, *old], session)
 
     def check_grant(self, by: Principal | str, roles: Iterable[str], session: Session | None = None) -> None:
         """Refuse to let someone give or take roles that hold more than they do, unless they may manage roles.
@@ -143,22 +160,27 @@ class RoleGrants(RoleReader):
 
     # ---------------------------------------------------------------- parts
     @contextmanager
-    def _changing(self) -> Iterator[tuple[Session, Policy]]:
-        with Session(self._engine) as session, session.begin():
+    def _changing(self, given: Session | None = None) -> Iterator[tuple[Session, Policy]]:
+        with transaction(self._engine, given) as session:
             lock(session)
             yield session, policy.build(policy.lines_of(session))
 
     def _reassign(
-        self, account_name: str, by: Principal | str, origin: Origin | None, changes: list[tuple[str, str]]
+        self,
+        account_name: str,
+        by: Principal | str,
+        origin: Origin | None,
+        changes: list[tuple[str, str]],
+        given: Session | None = None,
     ) -> None:
         for action, role in changes:
             try:
-                self.check_grant(by, [role])
+                self.check_grant(by, [role], given)
             except AccessError as error:
-                if error.status == 403:
+                if error.status == 403 and given is None:  # else whoever began the transaction tells, after it
                     self._refused(action, ("account", account_name), by, origin, error, role)
                 raise
-        with self._changing() as (session, known):
+        with self._changing(given) as (session, known):
             account_id = account_id_of(session, account_name)
             with self.administrator_remains(session):
                 done = [

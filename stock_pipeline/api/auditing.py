@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import Request
+from sqlalchemy.orm import Session
 
 from stock_pipeline.access.principal import Origin, Principal
 from stock_pipeline.api.client import origin
@@ -33,6 +34,7 @@ def audit(
     detail: Mapping[str, Any] | None = None,
     run_id: str | None = None,
     actor: Principal | str | None = None,
+    session: Session | None = None,
 ) -> int:
     """Write one entry about what the asker of a request did.
 
@@ -54,6 +56,8 @@ def audit(
         Dagster run that it started or touched.
     actor
         Who, where that is not the principal of the request.
+    session
+        Transaction that the entry is a part of; one of its own where ``None``.
 
     Returns
     -------
@@ -71,6 +75,7 @@ def audit(
         before=None if before is None else dict(before),
         after=None if after is None else dict(after),
         run_id=run_id,
+        session=session,
     )
     return number
 

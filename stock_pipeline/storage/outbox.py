@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from stock_pipeline.observability.alerts import SEVERITIES, Alert, Sink, compose
 from stock_pipeline.observability.logging import get_logger
 from stock_pipeline.observability.redaction import redact_text
-from stock_pipeline.storage.database import reading
+from stock_pipeline.storage.database import reading, transaction
 from stock_pipeline.storage.database.tables.alerts import AlertRow, AlertStateRow, DeliveryRow
 
 RECOVERY = "recovery"
@@ -108,7 +108,15 @@ class AlertOutbox:
                 known.update(session.scalars(select(AlertRow.source_key).where(AlertRow.source_key.in_(keys))))
         return sum(self.enqueue(alert) for alert in alerts if _bounded(alert.source_key) not in known)
 
-    def resolve(self, fingerprint: str, now: datetime, *, title: str | None = None, body: str | None = None) -> bool:
+    def resolve(
+        self,
+        fingerprint: str,
+        now: datetime,
+        *,
+        title: str | None = None,
+        body: str | None = None,
+        within: Session | None = None,
+    ) -> bool:
         """Say that the problem behind a fingerprint is over.
 
         Parameters
@@ -119,13 +127,15 @@ class AlertOutbox:
             Instant of the recovery.
         title, body
             Texts of the recovery notice; made from the last alert where ``None``.
+        within
+            Transaction that this is a part of; one of its own where ``None``.
 
         Returns
         -------
         bool
             Whether there was something to resolve; if not, nothing is sent.
         """
-        with Session(self._engine) as session, session.begin():
+        with transaction(self._engine, within) as session:
             open_rows = session.scalars(
                 select(AlertRow)
                 .where(

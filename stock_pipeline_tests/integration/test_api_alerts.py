@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text
 
 from stock_pipeline.access.audit import AuditFilter
 from stock_pipeline.api.paging import Page
@@ -83,3 +84,21 @@ def test_an_operator_says_that_a_problem_is_over(app: FastAPI) -> None:
     (entry,) = [one for one in trail.entries(AuditFilter(), limit=100) if one.action == "alert.resolve"]
     assert (entry.actor, entry.object_id) == ("the-operator", str(first["id"]))
     assert entry.detail["reason"] == "the vendor is back"
+
+
+@pytest.mark.requirement("R8.4")
+def test_what_cannot_be_written_down_is_not_done(app: FastAPI) -> None:
+    fill(app)
+    operator = signed_in(app, "operator", raise_server_exceptions=False)
+    first = operator.get("/api/alerts").json()["items"][0]
+    database = app.state.service.database
+
+    def rename(present: str, wanted: str) -> None:
+        with database.begin() as connection:
+            connection.execute(text(f"ALTER TABLE {present} RENAME TO {wanted}"))
+
+    rename("audit_entry", "elsewhere")
+    assert operator.post(f"/api/alerts/{first['id']}/resolve").status_code >= 500
+    rename("elsewhere", "audit_entry")
+    assert operator.get(f"/api/alerts/{first['id']}").json()["resolved_at"] is None
+    assert operator.post(f"/api/alerts/{first['id']}/resolve").json()["resolved_at"] is not None

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
+from stock_pipeline.access.audit import AuditFilter
 from stock_pipeline.access.permissions import PERMISSIONS
 from stock_pipeline_tests.api_service import PASSWORD, Clock, add_account, problem, signed_in
 
@@ -172,6 +173,21 @@ def test_the_last_administrator_cannot_be_shut_out(app: FastAPI, root: TestClien
     add_account(app, "deputy", "administrator")
     assert root.patch("/api/users/root", json={"roles": ["viewer"]}).status_code == 200
     problem(root.get("/api/users"), 403, "forbidden")
+
+
+@pytest.mark.requirement("R8.2", "R8.4")
+def test_a_change_of_several_things_is_made_as_a_whole_or_not_at_all(app: FastAPI, root: TestClient) -> None:
+    change = {"roles": ["administrator", "analyst"], "disabled": True}
+    problem(root.patch("/api/users/root", json=change), 409, "last-administrator")
+    assert root.get("/api/users/root").json()["roles"] == ["administrator"], "what could be done is undone"
+    trail = app.state.service.access.audit
+    assert trail.entries(AuditFilter(action="role.assign", object_id="root")) == []
+    add_account(app, "ana", "viewer")
+    done = root.patch("/api/users/ana", json={"roles": ["analyst"], "disabled": True, "locked": False}).json()
+    assert (done["roles"], done["disabled"]) == (["analyst"], True)
+    told = [entry.action for entry in reversed(trail.entries(AuditFilter(object_id="ana")))]
+    assert told[-4:] == ["role.assign", "role.withdraw", "account.disable", "account.unlock"]
+    assert trail.verify().faults == ()
 
 
 @pytest.mark.requirement("R8.2")

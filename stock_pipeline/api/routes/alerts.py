@@ -16,6 +16,7 @@ from stock_pipeline.api.problems import ProblemError, problem_responses
 from stock_pipeline.api.schemas import NoQuery
 from stock_pipeline.api.schemas_market import Alert, AlertQuery, ResolveAlert
 from stock_pipeline.api.table_answers import NOT_MODIFIED
+from stock_pipeline.storage.database import transaction
 from stock_pipeline.storage.outbox_reading import StoredAlert, get_alert, list_alerts
 
 router = APIRouter(prefix="/api/alerts", tags=["alerts"], dependencies=[Depends(no_repeats)])
@@ -78,17 +79,18 @@ def resolve_alert(
     alert = _found(request, alert_id)
     if alert.resolved_at is None:
         parts = service(request)
-        changed = parts.alert_outbox.resolve(alert.fingerprint, datetime.now(UTC))
+        with transaction(parts.database) as session:
+            if parts.alert_outbox.resolve(alert.fingerprint, datetime.now(UTC), within=session):
+                detail: dict[str, Any] = {"fingerprint": alert.fingerprint, "title": alert.title}
+                reason = wanted.reason if wanted else None
+                audit(
+                    request,
+                    "alert.resolve",
+                    object=("alert", str(alert_id)),
+                    detail={**detail, "reason": reason} if reason else detail,
+                    session=session,
+                )
         alert = _found(request, alert_id)
-        if changed:
-            detail: dict[str, Any] = {"fingerprint": alert.fingerprint, "title": alert.title}
-            reason = wanted.reason if wanted else None
-            audit(
-                request,
-                "alert.resolve",
-                object=("alert", str(alert_id)),
-                detail={**detail, "reason": reason} if reason else detail,
-            )
     return Alert.model_validate(asdict(alert))
 
 

@@ -201,15 +201,10 @@ def account_fields(account: Account) -> dict[str, object]:
 def _change(request: Request, name: str, change: UserChange) -> AccountInfo:
     who, where, access = principal(request), origin(request), service(request).access
     account = _managed(request, name)
-    if change.roles is not None:
-        access.roles.replace(account.name, change.roles, who, origin=where)
-    if change.disabled is True and not account.disabled:
-        access.accounts.disable(account.name, who, where)
-    if change.disabled is False and account.disabled:
-        access.accounts.enable(account.name, who, where)
-    if change.locked is False:
-        access.accounts.unlock(account.name, who, where)
-    return AccountInfo(**account_fields(access.accounts.get(account.name)))
+    changed = access.accounts.change(
+        account.name, who, where, roles=change.roles, disabled=change.disabled, unlock=change.locked is False
+    )
+    return AccountInfo(**account_fields(changed))
 
 
 def _managed(request: Request, name: str) -> Account:

@@ -3,6 +3,6 @@
 SQLite by default, Postgres by configuration. Tables are in ``tables``, their history in ``migrations``.
 """
 
-from stock_pipeline.storage.database.engine import open_database, reading
+from stock_pipeline.storage.database.engine import open_database, reading, transaction
 
-__all__ = ["open_database", "reading"]
+__all__ = ["open_database", "reading", "transaction"]

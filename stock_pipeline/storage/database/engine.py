@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import Session
 
 from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline.storage.database.migrate import upgrade
@@ -71,6 +74,16 @@ def open_database(address: str | Path, *, migrate: bool = True) -> Engine:
 def reading(engine: Engine) -> Engine:
     """The same database for transactions that only read: on SQLite they wait for no writer and hold none up."""
     return engine.execution_options(reads=True)
+
+
+@contextmanager
+def transaction(engine: Engine, session: Session | None = None) -> Iterator[Session]:
+    """A transaction of its own, or the part of a given one that somebody else ends."""
+    if session is not None:
+        yield session
+        return
+    with Session(engine) as own, own.begin():
+        yield own
 
 
 def _parse(address: str | Path) -> URL:
