@@ -1,4 +1,4 @@
-"""How browsers come in: the address that they use, and the cookie that holds the session."""
+"""The cookies of browsers: that of a session, and that of the way to an identity provider and back."""
 
 from __future__ import annotations
 
@@ -19,13 +19,6 @@ def secure(settings: Settings) -> bool:
     """Whether cookies go over HTTPS only: as configured, else in production."""
     wanted = settings.access.secure_cookies
     return settings.environment == "prod" if wanted is None else wanted
-
-
-def address_of(settings: Settings) -> str:
-    """Address of this service for people: as configured, else that of this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.services.host, settings.services.host)
-    shown = f"[{host}]" if ":" in host else host
-    return settings.access.public_url or f"http://{shown}:{settings.services.api_port}"
 
 
 def name(settings: Settings, kind: str = SESSION) -> str:

@@ -14,8 +14,8 @@ def tell_how_to_begin(settings: Settings) -> None:
     What is not a terminal may be a log file, and a link in a log is one that others can use: there only the command is
     named that makes an administrator.
     """
-    from stock_pipeline.api.cookies import address_of
     from stock_pipeline.api.service import Service
+    from stock_pipeline.config import addresses
 
     service = Service(settings)
     access = service.access
@@ -25,7 +25,7 @@ def tell_how_to_begin(settings: Settings) -> None:
         if not sys.stdout.isatty():
             out.print("No administrator yet: stock-pipeline users create NAME --role administrator")
             return
-        address = access.links.address("setup", access.links.create("setup", by="system"), address_of(settings))
+        address = access.links.address("setup", access.links.create("setup", by="system"), addresses.console(settings))
         out.print("No administrator yet. This link makes one; it works once:")
         out.print(f"  {address}", markup=False, soft_wrap=True)
     finally:

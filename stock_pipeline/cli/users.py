@@ -294,13 +294,13 @@ def _print_link(
     role: str | None = None,
     revoke_keys: bool = True,
 ) -> None:
-    from stock_pipeline.api.cookies import address_of
+    from stock_pipeline.config import addresses
 
     given: Context = context.obj
     secret = access.links.create(purpose, account=account, role=role, by=by, revoke_keys=revoke_keys)
     hours = access.settings.link_hours
     err.print(f"this link works once, for {hours} hours; give it to its owner alone:", markup=False)
-    typer.echo(access.links.address(purpose, secret, address_of(given.settings())))
+    typer.echo(access.links.address(purpose, secret, addresses.console(given.settings())))
 
 
 def _state(account: Account) -> str:

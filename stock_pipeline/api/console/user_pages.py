@@ -12,11 +12,11 @@ from stock_pipeline.api.console.forms import REFUSALS, Fields, apart, go, model,
 from stock_pipeline.api.console.notices import Notice
 from stock_pipeline.api.console.paging import Pager
 from stock_pipeline.api.console.rendering import page
-from stock_pipeline.api.cookies import address_of
 from stock_pipeline.api.dependencies import principal, service
 from stock_pipeline.api.problems import ProblemError
 from stock_pipeline.api.routes import users
 from stock_pipeline.api.schemas_admin import NewUser, NoQuery, ResetWanted, UserChange
+from stock_pipeline.config import addresses
 
 router = APIRouter(include_in_schema=False)
 
@@ -194,7 +194,7 @@ def _invitation(request: Request, form: FormData) -> str:
     if role not in {one.name for one in _grantable(request)}:
         raise ProblemError(403, "beyond-own-rights", f"you cannot give the role {role}")
     made = access.links.create("invitation", role=role, by=principal(request), origin=origin(request))
-    return service(request).access.links.address("invitation", made, address_of(service(request).settings))
+    return service(request).access.links.address("invitation", made, addresses.console(service(request).settings))
 
 
 def _link(request: Request, address: str, title: str, lead: str) -> Response:

@@ -11,6 +11,7 @@ from stock_pipeline.api.console.forms import local_path
 from stock_pipeline.api.dependencies import public, service
 from stock_pipeline.api.limits import log_in_limit
 from stock_pipeline.api.service import Service
+from stock_pipeline.config import addresses
 
 router = APIRouter(
     prefix="/api/auth/oidc", include_in_schema=False, dependencies=[Depends(public), Depends(log_in_limit)]
@@ -43,4 +44,4 @@ def finish(request: Request) -> Response:
 
 
 def _redirect_uri(parts: Service) -> str:
-    return cookies.address_of(parts.settings).rstrip("/") + _BACK
+    return addresses.console(parts.settings) + _BACK

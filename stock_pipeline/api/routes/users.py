@@ -11,7 +11,6 @@ from fastapi.concurrency import run_in_threadpool
 from stock_pipeline.access.accounts import Account
 from stock_pipeline.access.principal import AccessError
 from stock_pipeline.api.client import origin
-from stock_pipeline.api.cookies import address_of
 from stock_pipeline.api.dependencies import authorise, no_repeats, principal, require, service
 from stock_pipeline.api.paging import Page, cut, decode
 from stock_pipeline.api.problems import problem_responses
@@ -26,6 +25,7 @@ from stock_pipeline.api.schemas_admin import (
     UserChange,
     UserQuery,
 )
+from stock_pipeline.config import addresses
 
 router = APIRouter(prefix="/api/users", tags=["users"], dependencies=[Depends(no_repeats)])
 
@@ -226,4 +226,4 @@ def _reset_link(request: Request, account: Account, *, revoke_keys: bool = True)
     secret = parts.access.links.create(
         "reset", account=account.name, by=principal(request), revoke_keys=revoke_keys, origin=origin(request)
     )
-    return parts.access.links.address("reset", secret, address_of(parts.settings))
+    return parts.access.links.address("reset", secret, addresses.console(parts.settings))
