@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from stock_pipeline_tests.conftest import REPOSITORY
 from stock_pipeline_tests.services import free_port
+
+NAME = "stocks.example"
+"""Name of the site as it stands; clients of the tests find it on this machine."""
 
 SITE = REPOSITORY / "deploy" / "nginx" / "stock_pipeline.conf"
 
@@ -40,7 +46,7 @@ class Proxy:
     @property
     def address(self) -> str:
         """Address of the site."""
-        return f"https://localhost:{self.port}"
+        return f"https://{NAME}:{self.port}"
 
     def trust(self) -> ssl.SSLContext:
         """What a client must trust."""
@@ -74,7 +80,6 @@ def nginx(proxy: Proxy, folder: Path, ports: dict[str, int]) -> Iterator[None]:
         (":5000", f":{ports['mlflow']}"),
         ("listen 80;", f"listen 127.0.0.1:{proxy.plain_port};"),
         ("listen 443 ", f"listen 127.0.0.1:{proxy.port} "),
-        ("server_name stocks.example;", "server_name localhost;"),
         ("/etc/ssl/certs/stocks.example.pem", str(proxy.certificate)),
         ("/etc/ssl/private/stocks.example.key", str(folder / "site.key")),
     ):
@@ -87,10 +92,28 @@ def nginx(proxy: Proxy, folder: Path, ports: dict[str, int]) -> Iterator[None]:
     assert checked.returncode == 0, checked.stderr
     server = subprocess.Popen(command)
     try:
+        while not _listens(proxy.port):
+            assert server.poll() is None, (folder / "error.log").read_text()
+            time.sleep(0.05)
         yield
     finally:
         server.terminate()
         server.wait(20)
+
+
+class OnThisMachine(httpx.HTTPTransport):
+    """Finds the site on this machine, as a name server would."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request to this machine under the name that it was made for."""
+        request.extensions = {**request.extensions, "sni_hostname": request.url.host}
+        request.url = request.url.copy_with(host="127.0.0.1")
+        return super().handle_request(request)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def program() -> str:
@@ -107,12 +130,12 @@ def _certificate(folder: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=7))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -320,9 +320,7 @@ class Accounts:
         AccessError
             403 ``forbidden``, 404 ``account-not-found``, 422 ``weak-password``.
         """
-        account = self.get(name)
-        self.may_change(by, account)
-        self._store_password("account.set_password", account.name, password, by, origin, keep=None)
+        self._store_password("account.set_password", self.get(name).name, password, by, origin, checked=by)
 
     def change_password(
         self,
@@ -392,13 +390,21 @@ class Accounts:
         )
 
     def _store_password(
-        self, action: str, name: str, password: str, by: Principal | str, origin: Origin | None, *, keep: str | None
+        self,
+        action: str,
+        name: str,
+        password: str,
+        by: Principal | str,
+        origin: Origin | None,
+        *,
+        keep: str | None = None,
+        checked: Principal | str | None = None,
     ) -> None:
         self._access.passwords.check(password, name)
         hashed = self._access.passwords.hash(password)
         with Session(self._access.engine) as session, session.begin():
             versions.bump(session)
-            row = self.row(session, name)
+            row = self.row(session, name) if checked is None else self.row_to_change(session, name, checked)
             self.replace_password(session, row, hashed, keep)
             self.note(session, action, row, by, origin)
 

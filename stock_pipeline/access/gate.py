@@ -119,8 +119,9 @@ class Gate:
         if known is not None:
             return known
         # the signature of a token is verified before anything is looked up
-        ours = not bearer.startswith(KEY_PREFIX) or self._access.seals.holds(bearer[:LONGEST])
-        with self._access.limits.proof(origin, ours=ours):
+        signed = not bearer.startswith(KEY_PREFIX)
+        sealed = not signed and self._access.seals.holds(bearer[:LONGEST])
+        with self._access.limits.proof(origin, sealed=sealed, signed=signed):
             return self._find(view, bearer, mark)
 
     def known_bearer(self, bearer: str) -> Principal | None:
@@ -154,7 +155,7 @@ class Gate:
         hashed, now = digest(secret), self._access.clock().timestamp()
         entry = view.cookies.get(hashed)
         if entry is None or now >= entry.until:
-            with self._access.limits.proof(origin, ours=self._access.seals.holds(secret[:LONGEST])):
+            with self._access.limits.proof(origin, sealed=self._access.seals.holds(secret[:LONGEST])):
                 if len(secret) > LONGEST:
                     raise invalid()
                 entry = self._session(view, SessionRow.secret_hash == hashed, now)

@@ -33,6 +33,9 @@ REDIS_SECONDS, REDIS_PAUSE = 0.2, 10.0
 _NOT_INVALID = frozenset({"token-missing", "token-expired"})
 """Refusals of a proof that is none at all, or was a good one until its time was over."""
 
+_MADE_UP = frozenset({"token-invalid", "ticket-invalid"})
+"""Refusals of a proof that may be anything; the others tell whoever had one that worked what became of it."""
+
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _ROUNDING = 1e-6
 """Whoever waits exactly as long as he was told is let in."""
@@ -235,7 +238,7 @@ class Limits:
             raise _exceeded("rate-limited", "too many requests", limit, waiting)
 
     @contextmanager
-    def proof(self, origin: Origin | None, *, ours: bool) -> Iterator[None]:
+    def proof(self, origin: Origin | None, *, sealed: bool, signed: bool = False) -> Iterator[None]:
         """Look a token, key, cookie or ticket up in the ``with`` block, and count it for its address where it is none.
 
         Each process counts for itself: nothing is asked of Redis for what may be made up.
@@ -244,9 +247,11 @@ class Limits:
         ----------
         origin
             Where it comes from; nothing is counted where ``None``.
-        ours
-            Whether it was certainly made here. Such a one is looked up whatever else came from its address: who is
-            logged in is not shut out by somebody behind the same address.
+        sealed
+            Whether it was certainly made here. Such a one is looked up whatever else came from its address, and who
+            brings it is told what became of it: nobody is shut out by somebody else behind the same address.
+        signed
+            Whether it is refused by its signature, before anything is looked up.
 
         Raises
         ------
@@ -257,7 +262,7 @@ class Limits:
             yield
             return
         key: Key = ("failure", _source(origin.address))
-        waiting = 0.0 if ours else self._failures.waiting(key, self._most_failures)
+        waiting = 0.0 if sealed or signed else self._failures.waiting(key, self._most_failures)
         if waiting:
             raise self._too_many_failures(waiting)
         try:
@@ -265,7 +270,7 @@ class Limits:
         except AccessError as error:
             if error.status == 401 and error.kind not in _NOT_INVALID:
                 waiting = self._failures.hit(key, self._most_failures)
-                if waiting:
+                if waiting and not sealed and error.kind in _MADE_UP:
                     raise self._too_many_failures(waiting) from error
             raise
 

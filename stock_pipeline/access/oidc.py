@@ -44,6 +44,9 @@ _LIFE = 600
 _LEEWAY = 60
 _TIMEOUT = 10.0
 _FRESH = 3600.0
+_AT_ONCE = 8
+"""Codes that are exchanged at a time: a provider that is silent must not take every thread of the service."""
+
 _LOOK_AGAIN = 10.0
 """Seconds after which the keys are fetched anew for one that is not known, and whatever could not be had is asked for
 anew: neither a forger nor a provider that is down must make us a flood."""
@@ -77,6 +80,9 @@ class Oidc:
     def __init__(self, access: Access, settings: OidcSettings) -> None:
         self._access, self._settings = access, settings
         self._metadata, self._jwks = _Document(), _Document()
+        self._exchanges = threading.BoundedSemaphore(_AT_ONCE)
+        self._silent = -math.inf
+        """When a code could not be exchanged last because the provider said nothing."""
 
     def begin(self, redirect_uri: str, after: str = "/") -> OidcStart:
         """Begin a log-in.
@@ -172,8 +178,11 @@ class Oidc:
         from authlib.integrations.base_client import OAuthError
         from requests import RequestException
 
-        with self._client(redirect_uri) as client:
-            try:
+        silent = time.monotonic() - self._silent < _LOOK_AGAIN
+        if silent or not self._exchanges.acquire(blocking=False):
+            raise _unavailable()
+        try:
+            with self._client(redirect_uri) as client:
                 token: dict[str, Any] = client.fetch_token(
                     self._known_metadata()["token_endpoint"],
                     grant_type="authorization_code",
@@ -181,10 +190,13 @@ class Oidc:
                     code_verifier=verifier,
                     allow_redirects=False,
                 )
-            except OAuthError as error:
-                raise _wrong("the provider did not accept the code") from error
-            except (RequestException, ValueError) as error:
-                raise _unavailable() from error
+        except OAuthError as error:
+            raise _wrong("the provider did not accept the code") from error
+        except (RequestException, ValueError) as error:
+            self._silent = time.monotonic()
+            raise _unavailable() from error
+        finally:
+            self._exchanges.release()
         return token
 
     def _verified(self, token: Mapping[str, Any], nonce: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Tickets:
             401 ``ticket-invalid``, or as for `Gate.authenticate` where the session is over or the address has sent too
             much that is invalid.
         """
-        with self._access.limits.proof(origin, ours=self._access.seals.holds(ticket[:LONGEST])):
+        with self._access.limits.proof(origin, sealed=self._access.seals.holds(ticket[:LONGEST])):
             return self._redeemed(ticket)
 
     def _redeemed(self, ticket: str) -> Principal:

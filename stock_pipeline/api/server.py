@@ -7,11 +7,13 @@ import logging
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
 from stock_pipeline.api.app import create_app
 from stock_pipeline.api.service import Service
+from stock_pipeline.config import Settings
 from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline.observability.logging import configure_logging, get_logger
 
@@ -40,7 +42,7 @@ def serve(
     service
         What the routes work with.
     host, port
-        Address; loopback by default, and then requests may address loopback names only.
+        Address; loopback by default, and then requests may address loopback names and the public one only.
     home
         State folder for the log file; none where ``None``.
 
@@ -50,11 +52,17 @@ def serve(
         The address is in use or not of this machine.
     """
     configure_logging(home, component="api")
-    app = create_app(service, allowed_hosts=LOOPBACK_NAMES if is_loopback(host) else None)
+    app = create_app(service, allowed_hosts=names(service.settings) if is_loopback(host) else None)
     with listen(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         get_logger(__name__).info("serving", address=f"http://{shown}:{listening.getsockname()[1]}")
         server_of(app).run(sockets=[listening])
+
+
+def names(settings: Settings) -> tuple[str, ...]:
+    """Names under which a service on loopback may be asked: a page of another name that leads here is refused."""
+    public = urlsplit(settings.access.public_url or "").hostname
+    return LOOPBACK_NAMES if public is None else (*LOOPBACK_NAMES, public)
 
 
 def server_of(app: FastAPI) -> uvicorn.Server:

@@ -105,7 +105,7 @@ class TaskService:
         if not principal.may(needed):
             raise AccessError(403, "forbidden", f"{principal.name} lacks the permission {needed}")
         self.checks.check(kind, request)
-        submission = self.launcher.submit(principal.name, kind, request, priority, idempotency_key)
+        submission = self.launcher.submit(_owner(principal), kind, request, priority, idempotency_key)
         self._changed()
         return submission
 
@@ -161,3 +161,8 @@ class TaskService:
     def _told(self, task: Task) -> Task:
         self._changed()
         return task
+
+
+def _owner(principal: Principal) -> str:
+    """Whose task it is; without a log-in never the name of an account, which somebody could take."""
+    return f"{principal.name} (command line)" if principal.kind == "command_line" else principal.name

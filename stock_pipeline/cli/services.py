@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -67,7 +68,7 @@ def services(settings: Settings) -> list[Service]:
                 python, "-m", "mlflow", "server", "--host", s.host, "--port", str(s.mlflow_port), "--workers", "1",
                 "--backend-store-uri", settings.storage.mlflow_uri,
                 "--default-artifact-root", settings.storage.artifacts_uri,
-                *(["--static-prefix", s.mlflow_path] if s.mlflow_path else []),
+                *_behind_a_proxy(settings),
             ],
             s.mlflow_port,
             addresses.mlflow_page(settings),
@@ -89,6 +90,17 @@ def services(settings: Settings) -> list[Service]:
             else []
         ),
     ]  # fmt: skip
+
+
+def _behind_a_proxy(settings: Settings) -> list[str]:
+    """What MLflow must know to answer under the public name; its own names stay allowed."""
+    path, public = settings.services.mlflow_path, settings.access.public_url
+    options = ["--static-prefix", path] if path else []
+    if not path or public is None:
+        return options
+    host = urlsplit(public).netloc
+    allowed = ",".join((host, "localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*", "[[]::1]:*"))
+    return [*options, "--allowed-hosts", allowed, "--cors-allowed-origins", addresses.console(settings)]
 
 
 def code_socket(settings: Settings) -> Path:

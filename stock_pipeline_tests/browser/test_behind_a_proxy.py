@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -14,7 +15,7 @@ from stock_pipeline.access.audit import AuditFilter
 from stock_pipeline.api.service import Service
 from stock_pipeline.config import load_settings
 from stock_pipeline_tests.browser.visits import AGENT, PASSWORD, REFUSAL, watch
-from stock_pipeline_tests.proxy import Proxy, nginx, prepare_proxy, program
+from stock_pipeline_tests.proxy import NAME, OnThisMachine, Proxy, nginx, prepare_proxy, program
 from stock_pipeline_tests.running import services_running
 from stock_pipeline_tests.services import free_port
 
@@ -33,7 +34,8 @@ class Site:
 
     def client(self, **headers: str) -> httpx.Client:
         """A program, or a browser by its headers."""
-        return httpx.Client(base_url=self.proxy.address, verify=self.proxy.trust(), headers=headers, timeout=120)
+        way = OnThisMachine(verify=self.proxy.trust())
+        return httpx.Client(base_url=self.proxy.address, transport=way, headers=headers, timeout=120)
 
     def log_in(self, client: httpx.Client, who: str) -> None:
         """Let a client send an access token from now on."""
@@ -167,7 +169,8 @@ def test_a_token_passes_until_its_session_ends(site: Site) -> None:
         answer = olga.post("/dagster/graphql", json={"query": "{ version }"})
         assert answer.status_code == 200, answer.text
         assert answer.json()["data"]["version"]
-        assert olga.get("/mlflow/version").status_code == 200
+        made = olga.post("/mlflow/ajax-api/2.0/mlflow/experiments/create", json={"name": "by hand"})
+        assert made.status_code == 200, made.text
         assert olga.post("/api/auth/logout").status_code == 204
         assert olga.post("/dagster/graphql", json={"query": "{ version }"}).status_code != 200
 
@@ -176,7 +179,10 @@ def test_pages_of_other_sites_start_nothing_with_somebodys_cookie(site: Site) ->
     with site.client(**{"User-Agent": AGENT}) as browser:
         browser.cookies.update(site.cookie("otto"))
         asked = {"json": {"query": "{ version }"}}
-        assert browser.post("/dagster/graphql", headers={"Origin": site.proxy.address}, **asked).status_code == 200
+        own = {"Origin": site.proxy.address}
+        assert browser.post("/dagster/graphql", headers=own, **asked).status_code == 200
+        search = {"json": {"max_results": 5}}
+        assert browser.post("/mlflow/ajax-api/2.0/mlflow/experiments/search", headers=own, **search).status_code == 200
         for foreign in ("https://evil.example", "null", site.proxy.address + "1"):
             assert browser.post("/dagster/graphql", headers={"Origin": foreign}, **asked).status_code == 403, foreign
         image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
@@ -197,8 +203,21 @@ def test_the_trail_names_the_client_and_not_the_proxy(site: Site) -> None:
 
 
 def test_without_encryption_one_is_sent_to_where_there_is_some(site: Site) -> None:
-    answer = httpx.get(f"http://localhost:{site.proxy.plain_port}/tasks?kind=train")
+    plain = f"http://127.0.0.1:{site.proxy.plain_port}/tasks?kind=train"
+    answer = httpx.get(plain, headers={"Host": NAME})
     assert answer.status_code == 301
-    assert answer.headers["location"] == "https://localhost/tasks?kind=train"
+    assert answer.headers["location"] == f"https://{NAME}/tasks?kind=train"
     with site.client() as client:
         assert "max-age" in client.get("/login").headers["strict-transport-security"]
+
+
+def test_while_the_service_is_away_nothing_passes_and_one_is_asked_to_wait(tmp_path: Path) -> None:
+    proxy = prepare_proxy(tmp_path)
+    ports = {name: free_port() for name in ("dagster", "mlflow", "api")}
+    with (
+        nginx(proxy, tmp_path, ports),
+        httpx.Client(base_url=proxy.address, transport=OnThisMachine(verify=proxy.trust())) as client,
+    ):
+        for path in ("/dagster/", "/mlflow/", "/mlflow/version"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5"), path

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from stock_pipeline.access import oidc as module
 from stock_pipeline.access.facade import Access
+from stock_pipeline.access.principal import AccessError
 from stock_pipeline.core.errors import ConfigurationError
 from stock_pipeline_tests.accounts import access_for, kind
 from stock_pipeline_tests.identity_provider import CLIENT, SECRET, identity_provider
@@ -72,6 +73,47 @@ def test_what_a_provider_said_last_holds_while_it_is_away(
         kept = provider.address
     assert access.oidc.begin(BACK).address.startswith(kept)
     assert access.oidc.begin(BACK).address.startswith(kept)
+
+
+def test_codes_are_exchanged_by_few_at_a_time_and_a_silence_is_remembered(
+    sqlite_database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_AT_ONCE", 1)
+    with identity_provider() as provider:
+        access = with_provider(sqlite_database, tmp_path, provider.address)
+        asked, go_on, exchange = threading.Event(), threading.Event(), provider.exchange
+        told: list[str] = []
+
+        def slow(form: dict[str, str], authorisation: str) -> tuple[int, dict[str, object]]:
+            asked.set()
+            assert go_on.wait(600)
+            return exchange(form, authorisation)
+
+        def back() -> str:
+            start = access.oidc.begin(BACK)
+            try:
+                access.oidc.finish(provider.authorise(start.address), start.cookie, BACK)
+            except AccessError as error:
+                return error.kind
+            return "logged in"
+
+        monkeypatch.setattr(provider, "exchange", slow)
+        first = threading.Thread(target=lambda: told.append(back()))
+        first.start()
+        assert asked.wait(600)
+        assert back() == AWAY, "no second thread waits"
+        go_on.set()
+        first.join()
+        assert told == ["logged in"]
+
+        calls: list[int] = []
+        monkeypatch.setattr(provider, "exchange", lambda *_: calls.append(1) or 1 / 0)  # it hangs up
+        assert back() == AWAY
+        assert back() == AWAY
+        assert len(calls) == 1, "the failure is remembered"
+        monkeypatch.setattr(provider, "exchange", exchange)
+        monkeypatch.setattr(module, "_LOOK_AGAIN", 0.0)  # as if ten seconds had passed
+        assert back() == "logged in"
 
 
 def test_a_provider_that_is_not_set_up_rightly_is_not_asked_again_at_once(

@@ -157,7 +157,8 @@ def test_a_cookie_that_is_over_counts_and_the_log_in_page_is_no_way_around(
         proof = {"cookies": {COOKIE: opened.cookie}} if number % 2 else INVALID["cookie"]()
         assert TestClient(app, client=HERE, **proof).get("/login").status_code == 200
     problem(ask(app, HERE, **INVALID["key"]()), 429, "too-many-attempts")
-    problem(ask(app, HERE, cookies={COOKIE: opened.cookie}), 429, "too-many-attempts")
+    for _ in range(10):  # whoever had a session that is over is led to the log-in, also beside a flood
+        assert ask(app, HERE, cookies={COOKIE: opened.cookie}).status_code == 401
     assert TestClient(app, client=HERE, **INVALID["cookie"]()).get("/login").status_code == 200, "one can log in"
 
 

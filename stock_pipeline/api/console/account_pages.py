@@ -89,7 +89,8 @@ async def create_key(request: Request, form: Fields) -> Response:
         made = await apart(account.create_own_key, request, wanted)
     except (*REFUSALS, ValueError) as error:
         return await refused(error, _account, request)
-    return page(
+    return await apart(
+        page,
         request,
         "account/key.html",
         title="Your new key",
@@ -113,7 +114,7 @@ async def begin_second_factor(request: Request, form: Fields) -> Response:
         begun = await apart(auth.begin_second_factor, request, model(Proof, **_proof(form)))
     except REFUSALS as error:
         return await refused(error, _account, request)
-    return _second_factor(request, begun.secret, begun.uri)
+    return await apart(_second_factor, request, begun.secret, begun.uri)
 
 
 @router.post("/account/second-factor/confirm", dependencies=_OWN)
@@ -149,7 +150,7 @@ async def step_up(request: Request, form: Fields) -> Response:
     try:
         await apart(auth.step_up, request, model(Proof, **_proof(form)))
     except REFUSALS as error:
-        return _step_up(request, text(form, "next"), [refusal(error)], status_of(error))
+        return await refused(error, _step_up, request, text(form, "next"))
     wanted = local_path(text(form, "next"))
     return go(wanted) if wanted != "/" else go("/account", done="proved")
 

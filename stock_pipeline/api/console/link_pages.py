@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from stock_pipeline.api.console.forms import REFUSALS, Fields, apart, go, model, refusal, secret, status_of, text
+from stock_pipeline.api.console.forms import REFUSALS, Fields, apart, go, model, refused, secret, text
 from stock_pipeline.api.console.login_pages import own_page_only
 from stock_pipeline.api.console.notices import Notice
 from stock_pipeline.api.console.rendering import page
@@ -102,7 +102,7 @@ async def _send(request: Request, purpose: str, form: Fields) -> Response:
     own_page_only(request)
     name, link, password = text(form, "name"), text(form, "link"), secret(form, "password")
     if password != secret(form, "again"):
-        return _page(request, purpose, name, [Notice("The two passwords are not the same.", "bad")], 422)
+        return await apart(_page, request, purpose, name, [Notice("The two passwords are not the same.", "bad")], 422)
     try:
         if purpose == "setup":
             await apart(auth.set_up, request, model(SetupRequest, link=link, name=name, password=password))
@@ -113,7 +113,7 @@ async def _send(request: Request, purpose: str, form: Fields) -> Response:
             wanted = model(Registration, name=name, password=password, invitation=link or None)
             await apart(auth.register, request, wanted)
     except REFUSALS as error:
-        return _page(request, purpose, name, [refusal(error)], status_of(error))
+        return await refused(error, _page, request, purpose, name)
     return go("/login", done="account-ready")
 
 

@@ -28,7 +28,7 @@ async def login_page(request: Request, next: str = "") -> Response:
             return go(local_path(next))
         except AccessError:
             pass
-    return form_page(request, next=next)
+    return await apart(form_page, request, next=next)
 
 
 @router.post("/login", dependencies=[Depends(public), Depends(log_in_limit), Depends(password_turn)])
@@ -48,7 +48,8 @@ async def log_in(request: Request, form: Fields) -> Response:
         )
     except AccessError as error:
         asked = error.kind == "second-factor-required"
-        return form_page(request, next=wanted, name=name, code=asked or bool(text(form, "code")), error=error)
+        code = asked or bool(text(form, "code"))
+        return await apart(form_page, request, next=wanted, name=name, code=code, error=error)
     response = go(local_path(wanted))
     cookies.set_session(response, service(request).settings, opened.cookie or "")
     return response
@@ -65,7 +66,7 @@ async def log_out(request: Request) -> Response:
             await check_csrf(request, who)
             await apart(access.logins.log_out, who, origin(request))
         except AccessError as error:
-            if error.kind == "csrf":
+            if error.status != 401:  # the session may go on: that must not look like a log-out
                 raise
     response = go("/login", done="logged-out")
     response.headers["Clear-Site-Data"] = _ALL_DATA

@@ -45,7 +45,8 @@ async def create_user(request: Request, form: Fields) -> Response:
         return await refused(error, _list, request, "", None, name=text(form, "name"))
     if made.link is None:
         return go(f"/users/{made.name}", done="user-created")
-    return _link(request, made.link, f"Account {made.name}", "Send this link to its owner: it sets the password, once.")
+    lead = "Send this link to its owner: it sets the password, once."
+    return await apart(_link, request, made.link, f"Account {made.name}", lead)
 
 
 @router.post("/users/invitations", dependencies=users.MANAGE)
@@ -55,9 +56,8 @@ async def invite(request: Request, form: Fields) -> Response:
         address = await apart(_invitation, request, form)
     except REFUSALS as error:
         return await refused(error, _list, request, "", None)
-    return _link(
-        request, address, "Invitation", "Send this link: whoever opens it chooses a name and a password, once."
-    )
+    lead = "Send this link: whoever opens it chooses a name and a password, once."
+    return await apart(_link, request, address, "Invitation", lead)
 
 
 @router.get("/users/{name}", dependencies=users.READ)
@@ -102,7 +102,7 @@ async def reset_link(request: Request, name: users.Name, form: Fields) -> Respon
         return await refused(error, _user, request, name)
     ends = "all sessions and API keys" if made.revoke_keys else "all sessions and keeps the API keys"
     lead = f"Send this link to the owner: it works once, while the account is not changed, and ends {ends}."
-    return _link(request, made.link, f"New password for {name}", lead)
+    return await apart(_link, request, made.link, f"New password for {name}", lead)
 
 
 @router.post("/users/{name}/sessions/revoke", dependencies=users.MANAGE)
