@@ -223,7 +223,7 @@ def _act(
         said = f"is {task.state}" if action in ("cancel", "pause") else "goes on"
         err.print(f"the {task.kind} {task.id} {said}", markup=False, soft_wrap=True)
     if watch:
-        _to_the_end(service, task, as_json, since)
+        _to_the_end(service, task, as_json, since, before=found)
 
 
 @contextlib.contextmanager
@@ -313,13 +313,18 @@ def _fault(fault: Any) -> str:
     return f"{place}: {said}" if place else said.removeprefix("Value error, ")
 
 
-def _to_the_end(service: Service, task: Task, as_json: bool, since: int = 0) -> None:
-    if _follow(service, task.id, as_json, since) != "succeeded":
+def _to_the_end(service: Service, task: Task, as_json: bool, since: int = 0, before: Task | None = None) -> None:
+    if _follow(service, task.id, as_json, since, before) != "succeeded":
         raise typer.Exit(1)
 
 
-def _follow(service: Service, task_id: str | None, as_json: bool, since: int | None = None) -> str:
-    """Print events until the task has ended, or for ever; returns how it ended."""
+def _follow(
+    service: Service, task_id: str | None, as_json: bool, since: int | None = None, before: Task | None = None
+) -> str:
+    """Print events until the task has ended, or for ever; returns how it ended.
+
+    Where it had ended `before` it was asked to go on, that end does not count.
+    """
     from stock_pipeline.api.streams.items import as_json as event_json
     from stock_pipeline.storage.tasks import EventFilter
     from stock_pipeline.storage.tasks.states import ENDED
@@ -337,9 +342,13 @@ def _follow(service: Service, task_id: str | None, as_json: bool, since: int | N
         if task_id is not None:
             if task is None:
                 raise NotFoundError("the task was deleted", value=task_id)
-            if task.state in ENDED:
+            if task.state in ENDED and (before is None or _end(task) != _end(before)):
                 return task.state
         time.sleep(POLL_SECONDS)
+
+
+def _end(task: Task) -> tuple[object, ...]:
+    return task.state, task.ended_at, task.run_id, task.attempts
 
 
 def _tell_how_new(service: Service) -> None:

@@ -43,12 +43,19 @@ def write(settings: Settings, target: Path, environment: MutableMapping[str, str
     text = rendered(settings, environment)
     stamp = target.with_name(f".{target.name}.sha256")
     present = target.read_bytes() if target.exists() else None
-    ours = present is None or (stamp.exists() and stamp.read_text() == hashlib.sha256(present).hexdigest())
+    ours = present is None or (stamp.exists() and _digest(present) in stamp.read_text().split())
     if not ours:
         _check_edited(settings, target, yaml.safe_load(present or b"") or {}, yaml.safe_load(text))
     elif present != text.encode():
+        # a process that dies in between leaves a file that is known either way
+        known = [_digest(one) for one in (present, text.encode()) if one is not None]
+        replace_file(stamp, "\n".join(known).encode())
         replace_file(target, text.encode())
-        replace_file(stamp, hashlib.sha256(text.encode()).hexdigest().encode())
+        replace_file(stamp, known[-1].encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def rendered(settings: Settings, environment: MutableMapping[str, str]) -> str:

@@ -91,6 +91,28 @@ def test_a_file_that_a_person_edited_is_theirs_unless_it_says_something_else(tmp
         instance_file.write(shared, target, {})
 
 
+@pytest.mark.requirement("P1")
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_a_process_that_dies_while_it_writes_leaves_a_file_that_follows_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    target, replace, written = tmp_path / "dagster.yaml", instance_file.replace_file, []
+    instance_file.write(settings_of(tmp_path), target, {})
+
+    def dies(path: Path, content: bytes) -> None:
+        if len(written) == last:
+            raise KeyboardInterrupt
+        written.append(path)
+        replace(path, content)
+
+    monkeypatch.setattr(instance_file, "replace_file", dies)
+    with pytest.raises(KeyboardInterrupt):
+        instance_file.write(settings_of(tmp_path, tasks={"max_running": 8}), target, {})
+    monkeypatch.setattr(instance_file, "replace_file", replace)
+    instance_file.write(settings_of(tmp_path, tasks={"max_running": 5}), target, {})
+    assert yaml.safe_load(target.read_text())["concurrency"]["runs"]["max_concurrent_runs"] == 5
+
+
 @pytest.mark.requirement("R2.2", "P8")
 def test_a_machine_of_the_services_has_a_worker_where_a_broker_hands_out_runs(tmp_path: Path) -> None:
     alone = {service.name for service in services(settings_of(tmp_path))}
