@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-_POSTGRES = ["-h", "127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=30"]
+_POSTGRES = ["-h", "127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=100"]
 _FIRST_PORT, _PORTS, _RANGES = 16_000, 1_000, 16
 _given = itertools.count(os.getpid())
 _REDIS = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]

@@ -111,7 +111,7 @@ def test_stored_text_is_shown_as_it_is_and_does_nothing(attacked: Visits) -> Non
         assert page.locator("img[src=x]").count() == 0, path
         assert fits(page), path
     page.goto(attacked.address)
-    page.get_by_role("link", name=ATTACK).click()
+    page.get_by_role("link", name=ATTACK, exact=True).click()
     page.locator("h1").filter(has_text=ATTACK).wait_for()
     page.locator("[data-chart=chart-price][data-drawn]").wait_for()
     assert page.evaluate("window.hacked") is None

@@ -49,7 +49,8 @@ def test_a_backtest_is_started_from_its_form_and_watched_to_the_end(visits: Visi
     report = opened.value
     report.locator(".js-plotly-plot .main-svg").first.wait_for()
     page.goto(f"{visits.address}backtests")
-    assert page.get_by_text("on request").count() == 1
+    row = page.get_by_role("row", name=re.compile("sma_cross")).filter(has_text="fast=10")
+    row.filter(has_text="slow=20").get_by_text("on request").wait_for()
 
 
 @pytest.mark.requirement("A2", "R2.3", "R8.2")

@@ -296,7 +296,8 @@ def test_rows_and_refusals_are_counted_once(app: FastAPI) -> None:
 @pytest.fixture(scope="module")
 def guarded(published_lake: Lake) -> tuple[FastAPI, list[str]]:
     """An application, and proofs of which every other one is good."""
-    app = app_for(published_lake, poll_seconds=60, sections={"access": {"limits": {"read": "1000000/second"}}})
+    limits = {"read": "1000000/second", "failures": "1000000/second"}
+    app = app_for(published_lake, poll_seconds=60, sections={"access": {"limits": limits}})
     app.state.publications.refresh()
     access = app.state.service.access
     good = token(app)

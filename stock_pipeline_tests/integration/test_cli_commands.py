@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from stock_pipeline.cli import console
+from stock_pipeline.cli.console import number_of
 from stock_pipeline_tests.commands import Said, command, small_market
 
 SHOWN = ("predictions", "outcomes", "bars", "quality", "risk", "models", "backtests", "findings")
@@ -85,7 +86,7 @@ def test_show_in_every_form(done, kind, tmp_path):
     assert len(rows) > 0
     file = tmp_path / f"{kind}.csv"
     said = command("-c", done, "show", kind, "-o", file)
-    assert f"{len(rows)} rows written" in said.all
+    assert f"{number_of(len(rows), 'row')} written" in said.all
     assert pl.read_csv(file).columns == list(rows[0]), "all columns, whatever the table had room for"
     parquet = tmp_path / f"{kind}.parquet"
     assert command("-c", done, "show", kind, "--format", "parquet", "--output", parquet).code == 0

@@ -81,7 +81,10 @@ def turn(service: Service, task: str, state: str, **values: Any) -> None:
         service.events.append(session, event)
 
 
-def test_tasks_of_everybody_are_listed_and_shown(config: Path, service: Service) -> None:
+def test_tasks_of_everybody_are_listed_and_shown(
+    config: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console.out, "_width", 160)  # the terminal of the tests may be narrow
     assert "no task was started yet" in tasks(config, "list").all
     first, second = backtest(service, fast=5), backtest(service, fast=7)
     turn(service, first, "running", steps_done=1, steps_total=4, current_step="simulate", started_at=datetime.now(UTC))

@@ -45,7 +45,13 @@ PROOFS = {"invalid-credentials", "link-invalid", "token-invalid"}
 """Why a route refuses a password, link or refresh token in its body: it was reached."""
 
 PATIENT = {
-    "limits": {"login": "100000/second", "write": "100000/second", "read": "100000/second", "streams": 10_000},
+    "limits": {
+        "login": "100000/second",
+        "write": "100000/second",
+        "read": "100000/second",
+        "failures": "100000/second",
+        "streams": 10_000,
+    },
     "abuse": {"probing_refusals": 10_000},
 }
 

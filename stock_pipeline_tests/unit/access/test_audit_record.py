@@ -168,13 +168,13 @@ def test_many_threads_and_processes_leave_no_gap(database: Engine, database_addr
 
 def test_more_writers_than_connections(database: Engine, audit: Audit, caplog: pytest.LogCaptureFixture) -> None:
     audit.record("a.first", actor="x")
-    threads = [threading.Thread(target=audit.record, args=("a.b",), kwargs={"actor": "x"}) for _ in range(40)]
+    threads = [threading.Thread(target=audit.record, args=("a.b",), kwargs={"actor": "x"}) for _ in range(60)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert audit.verify().entries == 41
-    assert audit.files.anchor().sequence == 41  # type: ignore[union-attr]
+    assert audit.verify().entries == 61
+    assert audit.files.anchor().sequence == 61  # type: ignore[union-attr]
     assert "anchor" not in caplog.text
 
 
