@@ -139,9 +139,13 @@ class Runs:
     def kill(self, run_id: str) -> None:
         """End a run's process without a word, and let it be noticed."""
         self._killed.append(self._executing.pop(run_id))
+        self.fail(run_id, MESSAGE)
+
+    def fail(self, run_id: str, message: str) -> None:
+        """Record a run as failed, as Dagster's monitoring does."""
         run = self.instance.get_run_by_id(run_id)
         assert run is not None
-        self.instance.report_run_failed(run, MESSAGE)
+        self.instance.report_run_failed(run, message)
 
     def terminate(self, run_id: str) -> None:
         """End a run as the web server does: one that waits at once, another by a signal to its process."""

@@ -134,6 +134,30 @@ def test_a_waiting_run_is_stopped_by_the_relay_when_nobody_else_does(
     assert store.ask(paused, "cancel", "ann").state == "canceled"
 
 
+@pytest.mark.requirement("R2.2", "V2")
+def test_a_run_that_is_interrupted_before_it_is_recorded_as_failed_is_repeated(
+    database: Engine, disk: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    runs, relay, store = Runs(database, tmp_path, disk), Relay(disk, database), TaskStore(database)
+    run_id = runs.launch(retries=1).run_id
+    runs.start(run_id)
+    runs.terminate(run_id)  # as a worker's run at its time limit, of which Dagster then says that it has failed
+    relay.poll()
+    runs.fail(run_id, "Exceeded maximum runtime of 3600 seconds.")
+    relay.poll()
+    task = store.get(run_id)
+    assert task is not None
+    assert (task.state, task.error and task.error["next"]["action"]) == ("retrying", "wait")
+    again = runs.repeat(run_id).run_id
+    runs.start(again)
+    runs.finish(again)
+    relay.poll()
+    assert states_of(EventLog(database).after(0, limit=1000), run_id) == [
+        "queued", "starting", "running", "canceling", "canceled", "retrying",
+        "queued", "starting", "running", "succeeded",
+    ]  # fmt: skip
+
+
 @pytest.mark.requirement("V2")
 def test_a_task_whose_run_was_deleted_in_dagster_is_closed(
     database: Engine, disk: dg.DagsterInstance, tmp_path: Path

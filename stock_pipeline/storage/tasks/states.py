@@ -27,20 +27,21 @@ _ENDS: frozenset[State] = frozenset({"succeeded", "failed", "canceled", "retryin
 
 ALLOWED: dict[State, frozenset[State]] = {
     "queued": _ENDS | {"starting", "running", "pausing", "paused", "canceling"},
-    "starting": _ENDS | {"running", "pausing", "paused", "canceling"},
+    "starting": _ENDS | {"queued", "running", "pausing", "paused", "canceling"},
     "running": _ENDS | {"pausing", "paused", "canceling"},
     "pausing": _ENDS | {"paused", "canceling"},
     "canceling": _ENDS,
     "retrying": frozenset({"queued", "pausing", "canceling", "canceled", "paused", "failed"}),
     "paused": frozenset({"queued", "canceled"}),
     "failed": frozenset({"queued", "retrying", "succeeded", "canceled"}),
-    "canceled": frozenset({"queued", "failed"}),
+    "canceled": frozenset({"queued", "retrying", "failed"}),
     "succeeded": frozenset({"queued"}),
 }
 """The states that may follow each state.
 
 ``failed`` is followed by another end where Dagster corrects itself: a run that was given up for lost and then ended by
-itself, or one that it decides to start again.
+itself, or one that it decides to start again. So is ``canceled``: a run that meets its time limit is first interrupted.
+``starting`` is followed by ``queued`` where a run could not be handed to the workers.
 """
 
 WISHES: dict[Wish, frozenset[State]] = {
