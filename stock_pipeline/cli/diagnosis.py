@@ -109,9 +109,10 @@ def _workers(settings: Settings) -> list[Finding]:
     from kombu.exceptions import OperationalError
 
     from stock_pipeline.orchestration.instance_file import queue
-    from stock_pipeline.orchestration.worker_launcher import answering
+    from stock_pipeline.orchestration.worker_launcher import CELERY, answering
 
-    app = Celery(broker=settings.tasks.workers.address(os.environ), broker_transport_options={"max_retries": 1})
+    options = CELERY["broker_transport_options"] | {"max_retries": 1}
+    app = Celery(broker=settings.tasks.workers.address(os.environ), broker_transport_options=options)
     try:
         names = answering(app, queue(settings))
     except OperationalError as error:

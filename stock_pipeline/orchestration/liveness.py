@@ -37,21 +37,24 @@ def lost_runs(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
             yield run
 
 
-def stop_waiting_for_worker(instance: dg.DagsterInstance, run_id: str) -> None:
-    """End a run that was handed out and that no worker has begun.
+def stop_worker_run(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """End a run that was handed to the workers: one that none has begun, or whose worker has not heard of its end.
 
     Dagster's web server refuses to; without workers such a run begins within seconds and then ends itself.
+
+    Returns
+    -------
+    bool
+        ``False`` where the broker is away.
     """
     if type(instance.run_launcher).__name__ != "WorkerLauncher":
-        return
+        return True
     try:
         instance.run_launcher.terminate(run_id)
-    except Exception as error:  # the broker is away: whatever else is to be done must not wait for it
-        _log.warning(
-            "a run that waits for a worker could not be ended and will be tried again",
-            run=run_id,
-            error=str(error)[:300],
-        )
+    except Exception as error:  # whatever else is to be done must not wait for the broker
+        _log.warning("a run of a worker could not be ended and will be tried again", run=run_id, error=str(error)[:300])
+        return False
+    return True
 
 
 def fail_lost_runs(instance: dg.DagsterInstance) -> list[str]:

@@ -40,6 +40,9 @@ ALERT_SECONDS, LOST_SECONDS, SWEEP_SECONDS, COPIED_SECONDS = 1.0, 15.0, 60.0, 2.
 WISH_GRACE = timedelta(seconds=3)
 """Whoever asked for a pause or an end stops a waiting run; when that has not happened after so long, the relay does."""
 
+WORKER_SECONDS = 10.0
+"""How often workers are told to end a run that is to end and has not: they may not have heard of it."""
+
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 
 _log = get_logger(__name__)
@@ -198,19 +201,26 @@ class Relay:
             self._open.discard(run_id)
 
     def _carry_out_wishes(self) -> None:
-        """Stop waiting runs of tasks that are to pause or end and whose asker did not get to it."""
+        """Stop runs of tasks that are to pause or end and whose asker did not get to it: waiting ones, and those of
+        workers that did not hear of it.
+        """
         asked = select(TaskRow.run_id).where(
             TaskRow.state.in_(("pausing", "canceling")), TaskRow.asked_at < datetime.now(UTC) - WISH_GRACE
         )
         with Session(reading(self._engine)) as session:
             run_ids = list(session.scalars(asked))
+        with_workers = []
         for record in self._by_id(run_ids):
             run = record.dagster_run
             if run.status == dg.DagsterRunStatus.QUEUED:
                 with suppress(dg.DagsterInvariantViolationError):  # it has just been started
                     self._instance.run_coordinator.cancel_run(run.run_id)
-            elif run.status == dg.DagsterRunStatus.STARTING:
-                liveness.stop_waiting_for_worker(self._instance, run.run_id)
+            elif run.status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING):
+                with_workers.append(run.run_id)
+        if with_workers and self._is_due("wishes of workers", WORKER_SECONDS):
+            for run_id in with_workers:
+                if not liveness.stop_worker_run(self._instance, run_id):
+                    break  # so it is for all of them
 
     def _is_due(self, work: str, seconds: float) -> bool:
         now = self._clock()
