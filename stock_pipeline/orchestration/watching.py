@@ -9,6 +9,7 @@ import dagster as dg
 
 from stock_pipeline.core.market.calendar import SessionCalendar
 from stock_pipeline.observability.alerts import Alert
+from stock_pipeline.observability.redaction import redact_text
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.schedules import newest_session
 
@@ -88,6 +89,7 @@ def disk_space(platform: Platform, now: datetime, free: int | None = None) -> No
         outbox.resolve("disk:home", now)
         return
     full = left < FULL_DISK
+    since = _since(platform, "disk:home", now)
     outbox.enqueue(
         Alert(
             kind="disk_space",
@@ -95,7 +97,7 @@ def disk_space(platform: Platform, now: datetime, free: int | None = None) -> No
             title=f"{left / GIB:.1f} GiB are left on the disk of the home folder",
             body=f"{home} needs room for every night; when the disk is full, nothing new is stored or published",
             fingerprint="disk:home",
-            source_key=f"disk:home:{'full' if full else 'low'}:{now:%Y-%m-%d}",
+            source_key=f"disk:home:{'full' if full else 'low'}:{since}:{now:%Y-%m-%d}",
             created_at=now,
             remedy="free some space, or lower schedules.keep_runs_days and start the job `maintenance`",
         )
@@ -103,31 +105,51 @@ def disk_space(platform: Platform, now: datetime, free: int | None = None) -> No
 
 
 def workers(platform: Platform, instance: dg.DagsterInstance, now: datetime) -> str:
-    """Say that runs wait for a worker and none is there, and that it is over once one answers; returns what was found.
+    """Say that runs wait for a worker and none is there, or that the broker is away, and that it is over once a worker
+    answers; returns what was found.
 
     Only where `tasks.workers` is configured.
     """
+    from kombu.exceptions import OperationalError
+
     from stock_pipeline.orchestration.worker_launcher import WorkerLauncher
 
     launcher = instance.run_launcher
     assert isinstance(launcher, WorkerLauncher)
     market, outbox = platform.settings.market.name, platform.alert_outbox
-    names = launcher.workers()
-    if names:
-        outbox.resolve(f"workers:{market}", now)
-        return f"there are {len(names)}: {', '.join(names)}"
-    waiting = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING]))
-    if waiting:
-        outbox.enqueue(
-            Alert(
-                kind="no_worker",
-                severity="error",
-                title=f"{market}: no worker answers, and work waits for one",
-                body=f"{waiting} task(s) are handed out and begin as soon as a worker comes",
-                fingerprint=f"workers:{market}",
-                source_key=f"workers:{market}:{now:%Y-%m-%dT%H}",
-                created_at=now,
-                remedy="start `stock-pipeline worker` on a machine that reaches the broker",
-            )
+    fingerprint = f"workers:{market}"
+    try:
+        names = launcher.workers()
+    except OperationalError as error:
+        away, title = "broker", f"{market}: the broker cannot be reached, so no work is handed to workers"
+        found = f"the broker cannot be reached: {redact_text(str(error))}"
+        remedy = "start the Redis of tasks.workers.broker, or see why this machine does not reach it"
+    else:
+        if names:
+            outbox.resolve(fingerprint, now)
+            return f"there are {len(names)}: {', '.join(names)}"
+        waiting = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING]))
+        if not waiting:
+            return "none answers; 0 runs wait for one"
+        away, title = "worker", f"{market}: no worker answers, and work waits for one"
+        found = f"none answers; {waiting} runs wait for one"
+        remedy = "start `stock-pipeline worker` on a machine that reaches the broker"
+    outbox.enqueue(
+        Alert(
+            kind="no_worker",
+            severity="error",
+            title=title,
+            body=f"{found}; they begin by themselves once it is over",
+            fingerprint=fingerprint,
+            source_key=f"{fingerprint}:{away}:{_since(platform, fingerprint, now)}:{now:%Y-%m-%dT%H}",
+            created_at=now,
+            remedy=remedy,
         )
-    return f"none answers; {waiting} runs wait for one"
+    )
+    return found
+
+
+def _since(platform: Platform, fingerprint: str, now: datetime) -> str:
+    """When what a fingerprint tells began: it is told again when it comes back, and not twice while it lasts."""
+    alerts = platform.alert_outbox.open_alerts()
+    return f"{min((one.created_at for one in alerts if one.fingerprint == fingerprint), default=now):%Y-%m-%dT%H:%M:%S}"

@@ -390,8 +390,12 @@ def test_a_disk_that_fills_up_is_told_while_there_is_room(tmp_path: Path) -> Non
     watching.disk_space(platform, now, free=3 * watching.GIB)
     watching.disk_space(platform, now + timedelta(hours=1), free=watching.GIB // 2)
     assert [alert.severity for alert in platform.alert_outbox.open_alerts()] == ["warning", "error"]
+    watching.disk_space(platform, now + timedelta(hours=1, minutes=30), free=watching.GIB // 2)
+    assert len(titles(platform)) == 2, "once a day while it lasts"
     watching.disk_space(platform, now + timedelta(hours=2), free=50 * watching.GIB)
     assert titles(platform) == []
+    watching.disk_space(platform, now + timedelta(hours=3), free=3 * watching.GIB)
+    assert len(titles(platform)) == 1, "it fills up again on the same day"
 
 
 def test_sensors_watch_a_living_market_and_let_an_ended_one_rest(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import psutil
 import pytest
 import yaml
 from dagster._core.launcher import WorkerStatus
+from redis import Redis
 
 from stock_pipeline.api.service import Service
 from stock_pipeline.cli import services
@@ -269,6 +270,57 @@ def test_a_run_of_a_worker_is_paused_resumed_and_canceled(machines: Machines) ->
         run = instance.get_run_by_id(canceled)
         assert run is not None
         assert run.status == dg.DagsterRunStatus.CANCELED  # and not failed, as Celery's launcher has it by itself
+
+
+@pytest.mark.requirement("R2.2", "R2.3")
+def test_an_end_that_a_worker_has_not_heard_of_is_asked_for_again(machines: Machines) -> None:
+    machines.start_worker()
+    task_id, _ = machines.ask()
+    machines.task(task_id, "running", step="simulate")
+    process = machines.process(task_id)
+    with _silent(os.environ["TEAM_BROKER"]), machines.instance() as instance:
+        machines.client.post(f"/api/tasks/{task_id}/cancel")
+        machines.until(lambda: _status(instance, task_id) == dg.DagsterRunStatus.CANCELING)
+        machines.task(task_id, "canceling")
+        assert process.is_running()
+    machines.task(task_id, "canceled")
+    machines.until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.requirement("R2.2", "R2.5")
+def test_while_the_broker_is_silent_work_waits_in_the_queue_and_it_is_told(machines: Machines) -> None:
+    machines.start_worker()
+    with _silent(os.environ["TEAM_BROKER"]), machines.instance() as instance:
+        task_id, gate = machines.ask()
+        machines.until(lambda: machines.states(task_id)[:3] == ["queued", "starting", "queued"])
+        said = watching.workers(machines.platform, instance, datetime.now(UTC))
+        assert "the broker cannot be reached" in said
+        alerts = [one for one in machines.platform.alert_outbox.open_alerts() if one.kind == "no_worker"]
+        assert "the broker cannot be reached" in alerts[-1].title
+    machines.task(task_id, "running", step="simulate")
+    gate.touch()
+    ended = machines.task(task_id, "succeeded", "failed")
+    assert (ended.state, ended.attempts) == ("succeeded", 1), ended.error
+    with machines.instance() as instance:
+        machines.until(lambda: "there are 1" in watching.workers(machines.platform, instance, datetime.now(UTC)))
+
+
+@contextmanager
+def _silent(broker: str) -> Iterator[None]:
+    """A Redis that takes connections and never answers."""
+    with Redis.from_url(broker) as client:
+        process = psutil.Process(client.info("server")["process_id"])
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
+
+
+def _status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run.status
 
 
 @pytest.mark.requirement("R2.2", "R2.5")
