@@ -163,8 +163,10 @@ class WorkerLauncher(CeleryRunLauncher):
 
     def _is_revoked(self, task_id: str) -> bool:
         """Whether the worker that began a task, or one of all where it is not known, has heard that it is to end."""
-        worker = _worker_of(self.celery.AsyncResult(task_id).info)
-        return any(task_id in known for known in self._answers("revoked", worker))
+        result = self.celery.AsyncResult(task_id)
+        return result.state == "REVOKED" or any(
+            task_id in known for known in self._answers("revoked", _worker_of(result.info))
+        )
 
     def _answers(self, command: str, worker: str | None, **arguments: Any) -> list[Any]:
         answers = self.celery.control.broadcast(
