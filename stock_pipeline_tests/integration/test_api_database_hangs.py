@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -36,15 +36,19 @@ def stopped(address: str) -> Iterator[Callable[[], None]]:
     held: list[psutil.Process] = []
 
     def stop() -> None:
-        for process in [server, *server.children(recursive=True)]:
-            process.suspend()
-            held.append(process)
+        server.suspend()  # first: from now on it starts no other
+        held.append(server)
+        for process in server.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # the one of a connection that has just been closed
+                process.suspend()
+                held.append(process)
 
     try:
         yield stop
     finally:
         for process in held:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):  # it was about to end when it was held
+                process.resume()
 
 
 @pytest.mark.slow
