@@ -86,6 +86,17 @@ def fresh_postgres(server: str) -> Iterator[str]:
         run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@contextmanager
+def cut_off(server: str, address: str) -> Iterator[None]:
+    """Close all connections to a database, and refuse new ones for the length of a ``with`` block."""
+    name = make_url(address).database
+    with _administered(server) as run:
+        run(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS false')
+        run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        yield
+        run(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS true')
+
+
 @pytest.fixture
 def postgres_address(postgres_server: str) -> Iterator[str]:
     """Address of a fresh Postgres database with all tables."""

@@ -12,13 +12,12 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from stock_pipeline.access.principal import AccessError
 from stock_pipeline.core.errors import IntegrityError, NotFoundError, PipelineError
 from stock_pipeline.observability.logging import get_logger
+from stock_pipeline.storage.database import AWAY
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -207,12 +206,9 @@ async def _pipeline(request: Request, error: Any) -> Response:
     return _respond(request, 500, "internal", "the answer could not be made; see the log of the service")
 
 
-DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
-"""The metadata database is busy, cannot be reached, or has no connection left."""
-
 HANDLERS: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
     ProblemError: _own,
-    **dict.fromkeys(DATABASE_AWAY, _database),
+    **dict.fromkeys(AWAY, _database),
     HTTPException: _http,
     RequestValidationError: _validation,
     AccessError: _access,

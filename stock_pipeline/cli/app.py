@@ -114,9 +114,10 @@ def main() -> None:
         err.print("stopped")
         sys.exit(130)
     except Exception as error:
-        if not _is_of_a_database(error):
+        found = _of_a_database(error)
+        if found is None:
             raise
-        why = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+        why = str(getattr(found, "orig", found)).strip().partition("\n")[0]
         err.print("[bold red]error[/bold red] ", end="")
         err.print(
             f"a database cannot be used: {why}; to fix it: start it, or correct its address under storage "
@@ -127,7 +128,10 @@ def main() -> None:
         sys.exit(1)
 
 
-def _is_of_a_database(error: Exception) -> bool:
-    """Whether a database did not answer or refused; nothing is imported to find out."""
-    known = sys.modules.get("sqlalchemy.exc")
-    return known is not None and isinstance(error, known.OperationalError)
+def _of_a_database(error: Exception) -> BaseException | None:
+    """The error by which a database did not answer or refused; nothing is imported to find out."""
+    if "sqlalchemy.exc" not in sys.modules:
+        return None
+    from stock_pipeline.storage.database import away
+
+    return away(error)

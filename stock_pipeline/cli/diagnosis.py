@@ -6,16 +6,15 @@ import os
 import shutil
 import sys
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 
+from stock_pipeline.cli.diagnosis_servers import look_at_databases, look_at_redis, look_at_workers
 from stock_pipeline.cli.diagnosis_source import look_at_prices
 from stock_pipeline.cli.findings import Finding
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.config.home import check_home
 from stock_pipeline.config.layers import ENV_PREFIX
 from stock_pipeline.core.errors import PipelineError
-from stock_pipeline.observability.redaction import redact_text
 
 ENOUGH_GB = 2.0
 """Free space below which a note is due."""
@@ -37,7 +36,9 @@ def diagnose(config: Path | None) -> list[Finding]:
         ("lake", _lake),
         ("models", _models),
         ("alerts", _alerts),
-        ("workers", _workers),
+        ("databases", look_at_databases),
+        ("Redis", look_at_redis),
+        ("workers", look_at_workers),
     ):
         try:
             findings += look(settings)
@@ -98,25 +99,3 @@ def _alerts(settings: Settings) -> list[Finding]:
     if len(sinks) == 1:
         return [Finding(None, "alerts", "go to the log only; set alerts.targets to be told")]
     return [Finding(True, "alerts", ", ".join(sink.name for sink in sinks))]
-
-
-def _workers(settings: Settings) -> list[Finding]:
-    if settings.tasks.workers is None:
-        return []
-    if find_spec("dagster_celery") is None:
-        return [Finding(False, "workers", "dagster-celery is not installed: pip install 'stock-pipeline[celery]'")]
-    from celery import Celery
-    from kombu.exceptions import OperationalError
-
-    from stock_pipeline.orchestration.instance_file import queue
-    from stock_pipeline.orchestration.worker_launcher import CELERY, answering
-
-    options = CELERY["broker_transport_options"] | {"max_retries": 1}
-    app = Celery(broker=settings.tasks.workers.address(os.environ), broker_transport_options=options)
-    try:
-        names = answering(app, queue(settings))
-    except OperationalError as error:
-        return [Finding(False, "workers", f"the broker cannot be reached: {redact_text(str(error))}")]
-    if not names:
-        return [Finding(False, "workers", "none answers; start `stock-pipeline worker`")]
-    return [Finding(True, "workers", ", ".join(name.rpartition("@")[2] for name in names))]

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 import psutil
-from sqlalchemy.exc import OperationalError
 
 from stock_pipeline.observability.logging import get_logger
+from stock_pipeline.storage.database import away
 
 _log = get_logger(__name__)
 
@@ -74,10 +74,10 @@ def _process_is_gone(run: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:
     """Whether the process that announced itself in the run's events has ended; unknown counts as alive."""
     try:
         records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT).records
-    except OperationalError:  # the database is away: so it is for all
-        raise
-    except Exception:  # a damaged run must not keep the others from being judged; the relay tells of it
-        return False
+    except Exception as error:
+        if away(error):  # so it is for all runs
+            raise
+        return False  # a damaged run must not keep the others from being judged; the relay tells of it
     for record in reversed(records):
         event = record.event_log_entry.get_dagster_event()
         found = (event.engine_event_data.metadata or {}).get("pid")

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from sqlalchemy.exc import OperationalError
 
 from stock_pipeline.observability.alerts import Alert, build_sinks
 from stock_pipeline.orchestration import alerting, watching
 from stock_pipeline.orchestration.changed_runs import changed_at, changed_since
 from stock_pipeline.orchestration.liveness import fail_lost_runs
 from stock_pipeline.orchestration.resources import Platform
+from stock_pipeline.storage.database import away
 
 
 def build(platform: Platform) -> list[dg.SensorDefinition]:
@@ -119,7 +119,7 @@ def _told_by(
     try:
         failure = alerting.run_failure(run, instance, at) if run.status == dg.DagsterRunStatus.FAILURE else None
         return failure, list(alerting.check_verdicts(run, instance))
-    except OperationalError:  # the database is away: nothing is known, and all is asked again
-        raise
-    except Exception as error:  # one damaged run must not silence those that follow
-        return alerting.unreadable(run, at, error), []
+    except Exception as error:
+        if away(error):  # nothing is known, and all is asked again
+            raise
+        return alerting.unreadable(run, at, error), []  # one damaged run must not silence those that follow

@@ -18,6 +18,7 @@ from stock_pipeline.api.app import create_app
 from stock_pipeline.storage.database import open_database
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline_tests.api_service import app_for, problem, service_for, signed_in
+from stock_pipeline_tests.databases import cut_off
 from stock_pipeline_tests.published import SESSIONS, publish
 from stock_pipeline_tests.services import postgres
 from stock_pipeline_tests.serving import log_in, served
@@ -90,13 +91,7 @@ def test_a_database_that_is_away_is_a_503_on_every_way_and_a_page_for_browsers(
     viewer = signed_in(app, "viewer", raise_server_exceptions=False)
     app.state.publications.refresh()
     assert viewer.get("/api/predictions").status_code == 200
-    name = make_url(postgres_address).database
-    administrator = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
-    with administrator.connect() as connection:
-        connection.execute(text(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS false'))
-        connection.execute(
-            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"), {"name": name}
-        )
+    with cut_off(postgres_server, postgres_address):
         for path in ("/api/predictions", "/api/predictions?symbol=nobody", "/api/tasks"):
             problem(viewer.get(path), 503, "database-unavailable")
         page = viewer.get("/quality", headers=PAGE)
@@ -104,8 +99,6 @@ def test_a_database_that_is_away_is_a_503_on_every_way_and_a_page_for_browsers(
         assert page.headers["content-type"].startswith("text/html")
         assert "database is busy or cannot be reached" in page.text
         assert int(page.headers["Retry-After"]) > 0
-        connection.execute(text(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS true'))
-    administrator.dispose()
     assert viewer.get("/api/predictions").status_code == 200
 
 

@@ -13,8 +13,9 @@ from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.config.launches import range_tags
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import Runner
+from stock_pipeline.storage.database import open_database
 from stock_pipeline_tests.commands import command, small_market
-from stock_pipeline_tests.services import free_port
+from stock_pipeline_tests.services import free_port, redis
 
 MARKET = [
     f"market/{name}"
@@ -208,3 +209,33 @@ def test_a_database_that_is_away_is_one_message(tmp_path, arguments):
     assert "a database cannot be used: connection to server" in said.all
     assert "under storage" in said.all
     assert "hidden" not in said.all
+
+
+@pytest.mark.requirement("R8.1", "R2.2")
+def test_doctor_names_the_server_that_is_away(tmp_path):
+    away = f"127.0.0.1:{free_port()}"
+    storage = {
+        "metadata": f"postgresql+psycopg2://x:hidden@{away}/z",
+        "dagster": f"postgresql+psycopg2://x:hidden@{away}/z",
+    }
+    config = small_market(tmp_path, storage=storage, access={"redis": f"redis://:hidden@{away}/0"})
+    said = command("-c", config, "doctor")
+    assert said.code == 1
+    for what in ("metadata", "Dagster's runs", "Redis"):
+        assert f"wrong │ {what}" in said.all
+    assert said.all.count("does not answer: ") == 3
+    assert "hidden" not in said.all
+
+
+@pytest.mark.requirement("R8.1", "R2.2")
+def test_doctor_finds_servers_that_answer_and_makes_no_file(tmp_path, postgres_address):
+    with redis() as address:
+        config = small_market(tmp_path, storage={"dagster": postgres_address}, access={"redis": address})
+        said = command("-c", config, "doctor")
+    assert said.code == 0, said.all
+    assert "metadata.db: not made yet" in said.all
+    assert "(Postgres " in said.all
+    assert "ok │ Redis │ answers" in said.all
+    assert not (tmp_path / "home" / "metadata.db").exists()
+    open_database(tmp_path / "home" / "metadata.db").dispose()
+    assert "metadata.db (SQLite " in command("-c", config, "doctor").all

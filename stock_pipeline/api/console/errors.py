@@ -14,7 +14,8 @@ from fastapi.responses import RedirectResponse
 
 from stock_pipeline.access.principal import AccessError
 from stock_pipeline.api.console.rendering import page
-from stock_pipeline.api.problems import DATABASE_AWAY, HANDLERS
+from stock_pipeline.api.problems import HANDLERS
+from stock_pipeline.storage.database import AWAY
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -60,7 +61,7 @@ def _paged(answer: Any) -> Handler:
         if isinstance(error, AccessError) and error.kind == "step-up-required":
             return RedirectResponse("/account/step-up?" + urlencode({"next": _back(request)}), status_code=303)
         # the navigation would ask the database once more
-        return await run_in_threadpool(error_page, request, problem, bare=isinstance(error, DATABASE_AWAY))
+        return await run_in_threadpool(error_page, request, problem, bare=isinstance(error, AWAY))
 
     return handle
 

@@ -3,6 +3,7 @@
 SQLite by default, Postgres by configuration. Tables are in ``tables``, their history in ``migrations``.
 """
 
+from stock_pipeline.storage.database.away import AWAY, away
 from stock_pipeline.storage.database.engine import open_database, reading, transaction
 
-__all__ = ["open_database", "reading", "transaction"]
+__all__ = ["AWAY", "away", "open_database", "reading", "transaction"]
