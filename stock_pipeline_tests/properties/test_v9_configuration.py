@@ -85,9 +85,9 @@ def wrong(draw: st.DrawFn) -> tuple[dict[str, Any], str]:
     if way == "limit":
         beyond = []
         if low is not None:
-            beyond.append(st.integers(-(10**9), math.floor(low)))
+            beyond.append(st.integers(math.floor(low) - 10**9, math.floor(low)))
         if high is not None:
-            beyond.append(st.integers(math.ceil(high), 10**9))
+            beyond.append(st.integers(math.ceil(high), math.ceil(high) + 10**9))
         value = draw(st.one_of(beyond))
     else:
         value = draw(st.sampled_from(["many", [1], {"a": 1}, float("nan"), float("inf")]))
