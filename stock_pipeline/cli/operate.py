@@ -8,7 +8,9 @@ import typer
 from rich.text import Text
 
 from stock_pipeline.cli.app import Context, app
-from stock_pipeline.cli.console import err, out, table
+from stock_pipeline.cli.console import AsJson, err, out, print_json, table
+
+_VERDICTS = {True: ("ok", "green"), False: ("wrong", "red"), None: ("note", "yellow")}
 
 
 @app.command()
@@ -30,20 +32,17 @@ def serve(context: typer.Context) -> None:
 
 
 @app.command()
-def doctor(context: typer.Context) -> None:
+def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     """Check configuration, data, storage and models, and say what is wrong and what to do."""
     from stock_pipeline.cli.diagnosis import diagnose
 
     given: Context = context.obj
     findings = diagnose(given.config)
-    marks = {True: Text("ok", "green"), False: Text("wrong", "red"), None: Text("note", "yellow")}
-    out.print(
-        table(
-            "Doctor",
-            [("", "left"), ("what", "left"), ("found", "left")],
-            [[marks[f.good], f.what, f.found] for f in findings],
-        )
-    )
+    if as_json:
+        print_json([{"verdict": _VERDICTS[f.good][0], "what": f.what, "found": f.found} for f in findings])
+    else:
+        columns = [("", "left"), ("what", "left"), ("found", "left")]
+        out.print(table("Doctor", columns, [[Text(*_VERDICTS[f.good]), f.what, f.found] for f in findings]))
     if any(f.good is False for f in findings):
         raise typer.Exit(1)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stock_pipeline.cli.app import app
-from stock_pipeline.cli.console import err, number_of, out, print_json, table
-from stock_pipeline.cli.users import AsJson, open_access
+from stock_pipeline.cli.console import AsJson, err, number_of, out, print_json, table
+from stock_pipeline.cli.users import open_access
 from stock_pipeline.core.errors import ConfigurationError
 
 if TYPE_CHECKING:

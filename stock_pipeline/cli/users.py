@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stock_pipeline.cli.app import Context, app
-from stock_pipeline.cli.console import err, number_of, out, print_json, table
+from stock_pipeline.cli.console import AsJson, err, number_of, out, print_json, table
 from stock_pipeline.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ users = typer.Typer(
 app.add_typer(users, name="users")
 
 Name = Annotated[str, typer.Argument(help="Name of the account.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print it for programs, as JSON.")]
 
 
 @users.command()
@@ -188,6 +187,7 @@ def sessions(
     context: typer.Context,
     name: Name,
     revoke: Annotated[bool, typer.Option("--revoke", help="End them all.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the open sessions of an account, or end them."""
     access, by = open_access(context)
@@ -197,11 +197,12 @@ def sessions(
         over = f"{number_of(ended, 'session')} of {account.name} {'is' if ended == 1 else 'are'} over"
         err.print(over, markup=False)
         return
+    found = access.sessions.list(account.id)
+    if as_json:
+        print_json(found)
+        return
     columns = [("kind", "left"), ("device", "left"), ("address", "left"), ("last use", "left"), ("begun", "left")]
-    rows = [
-        [one.kind, one.device, one.address or "-", _when(one.last_used_at), _when(one.created_at)]
-        for one in access.sessions.list(account.id)
-    ]
+    rows = [[one.kind, one.device, one.address or "-", _when(one.last_used_at), _when(one.created_at)] for one in found]
     out.print(table(f"Sessions of {account.name}", columns, rows, None if rows else "none is open"))
 
 
@@ -215,8 +216,11 @@ def keys(
     ] = None,
     days: Annotated[int | None, typer.Option("--days", min=1, help="The new key ends after so many days.")] = None,
     revoke: Annotated[str | None, typer.Option("--revoke", help="End the key with this id.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the keys of an account, make one for a program, or end one."""
+    from stock_pipeline.api.routes.account import key_fields
+
     access, by = open_access(context)
     account = access.accounts.get(name)
     if revoke is not None:
@@ -230,6 +234,8 @@ def keys(
         key, secret = access.keys.create(account.name, create, scope or (), until, by=by)
         err.print(f"key {key.id} of {account.name}; it is shown this once:", markup=False)
         typer.echo(secret)
+    elif as_json:
+        print_json([key_fields(key) for key in access.keys.list(account.name)])
     else:
         columns = [("id", "left"), ("name", "left"), ("scopes", "left"), ("ends", "left"), ("last use", "left")]
         rows = [

@@ -139,6 +139,8 @@ def test_the_life_of_an_account(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert ("tasks:operate" in one["permissions"], one["open_sessions"], one["keys"]) == (True, 1, [])
     assert "operator" in listed
     assert access.gate.authenticate(done.tokens.access_token).may("tasks:operate")
+    (session,) = json.loads(users(root, "sessions", "ana", "--json").out)
+    assert (session["device"], session["kind"]) == ("Firefox on Linux", "token")
     assert "1 session of ana is over" in users(root, "sessions", "ana", "--revoke").all
     assert kind(access.gate.authenticate, done.tokens.access_token) == "session-revoked"
     assert users(root, "disable", "ana").code == 0
@@ -162,6 +164,13 @@ def test_a_key_is_printed_once_and_ends_when_it_is_revoked(root: Path) -> None:
     listed = users(root, "keys", "root").all
     assert "nightly job" in listed
     assert key not in listed
+    (described,) = json.loads(users(root, "keys", "root", "--json").out)
+    assert (described["name"], described["scopes"], described["revoked_at"]) == (
+        "nightly job",
+        ["predictions:read"],
+        None,
+    )
+    assert key not in json.dumps(described)
     assert users(root, "keys", "root", "--revoke", who.session_id or "").code == 0
     assert kind(access.gate.authenticate, key) == "session-revoked"
     assert "revoked" in users(root, "keys", "root").all

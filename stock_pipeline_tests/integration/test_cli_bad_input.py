@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -224,6 +225,10 @@ def test_doctor_names_the_server_that_is_away(tmp_path):
     for what in ("metadata", "Dagster's runs", "Redis"):
         assert f"wrong │ {what}" in said.all
     assert said.all.count("does not answer: ") == 3
+    found = command("-c", config, "doctor", "--json")
+    assert found.code == 1
+    verdicts = {finding["what"]: finding["verdict"] for finding in json.loads(found.out)}
+    assert (verdicts["metadata"], verdicts["calendar"], verdicts["models"]) == ("wrong", "ok", "note")
     assert "hidden" not in said.all
 
 
