@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from stock_pipeline.storage.tasks import EventLog
 from stock_pipeline_tests.api_service import PASSWORD, add_account, service_for, signed_in
 from stock_pipeline_tests.serving import log_in, served
 from stock_pipeline_tests.streaming import SMALL_BUFFER, append, planned
+from stock_pipeline_tests.waiting import wait_until
 
 SMALL = [(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)]
 
@@ -236,8 +236,7 @@ def test_a_stream_ends_with_a_reason_when_its_owner_may_not_listen_any_more(
         with following(address, log_in(address, app, "viewer", "bob")) as stream:
             access.roles.withdraw("bob", "viewer", by="system")
             assert json.loads(stream.next()["data"])["code"] == 4403
-        while len(app.state.live.connections):
-            threading.Event().wait(0.01)
+        wait_until(lambda: not len(app.state.live.connections))
 
 
 @pytest.mark.requirement("R5.1")
@@ -251,6 +250,5 @@ def test_a_client_that_takes_nothing_of_a_stream_is_cut(sqlite_app: FastAPI, mon
         with following(address, token, "since=0"):
             for start in range(1, 601, 100):
                 append(engine_of(app), [planned(number, size=20_000) for number in range(start, start + 100)])
-            while len(app.state.live.connections):
-                threading.Event().wait(0.02)
+            wait_until(lambda: not len(app.state.live.connections))
         assert httpx.get(f"{address}/healthz", timeout=120).status_code == 200
