@@ -285,12 +285,13 @@ class Gate:
                 self._stop.wait(1.0)
 
     def _look(self) -> _View:
-        at, view = time.monotonic(), self._view
+        at = time.monotonic()
         self._looks[threading.get_ident()] = at
         try:
             version = versions.current(self._access.engine)
         finally:
             del self._looks[threading.get_ident()]
+        view = self._view  # as it is now: another thread may have looked meanwhile
         if (version, versions.changes) != (view.version, view.local):
             view = self._renew(version)
         self._checked = at
