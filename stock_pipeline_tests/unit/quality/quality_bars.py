@@ -47,6 +47,12 @@ def _scale(factor: float) -> Callable[[dict[str, Any]], list[dict[str, Any]]]:
     return lambda row: [row | {name: row[name] * factor for name in PRICES}]
 
 
+def _another_close(row: dict[str, Any]) -> float:
+    """A close within the day's range that is not the row's: half of the way to the farther end."""
+    farther = max(row["low"], row["high"], key=lambda price: abs(price - row["close"]))
+    return float((row["close"] + farther) / 2)
+
+
 CORRUPTIONS: dict[str, tuple[Callable[[dict[str, Any]], list[dict[str, Any]]], set[str], str]] = {
     "null close": (_set(close=None), {"missing_close"}, "quarantine"),
     "NaN close": (_set(close=float("nan")), {"missing_close"}, "quarantine"),
@@ -82,7 +88,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[dict[str, Any]], list[dict[str, Any]]], s
     "copy": (lambda r: [r, dict(r)], {"duplicate"}, "quarantine"),
     "conflict": (lambda r: [r, r | {"volume": r["volume"] + 1}], {"conflicting_duplicate"}, "quarantine"),
     "revision": (
-        lambda r: [r, r | {"close": (r["high"] + r["low"]) / 2, "known_at": r["known_at"] + timedelta(hours=9)}],
+        lambda r: [r, r | {"close": _another_close(r), "known_at": r["known_at"] + timedelta(hours=9)}],
         {"superseded"},
         "quarantine",
     ),
