@@ -23,11 +23,18 @@ BACK = "http://127.0.0.1:8000/api/auth/oidc/callback"
 AWAY = "identity-provider-unavailable"
 
 
+@pytest.fixture(autouse=True)
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the machine takes, nothing comes too late, and nothing is asked for again."""
+    monkeypatch.setattr(module, "_TIMEOUT", 600.0)
+    monkeypatch.setattr(module, "_LOOK_AGAIN", 3600.0)
+
+
 @pytest.fixture
 def silent() -> Iterator[socket.socket]:
     """Something that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(60)
+        listening.settimeout(120)
         yield listening
 
 
@@ -40,7 +47,6 @@ def with_provider(engine: Engine, home: Path, issuer: str) -> Access:
 def test_while_one_asks_a_provider_that_is_silent_the_others_are_refused_at_once(
     sqlite_database: Engine, tmp_path: Path, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_TIMEOUT", 600.0)
     access = with_provider(sqlite_database, tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
     told: list[str] = []
     first = threading.Thread(target=lambda: told.append(kind(access.oidc.begin, BACK)))
@@ -55,7 +61,7 @@ def test_while_one_asks_a_provider_that_is_silent_the_others_are_refused_at_once
     silent.settimeout(0)
     with pytest.raises(BlockingIOError):
         silent.accept()  # the failure is remembered: nobody has asked again
-    silent.settimeout(60)
+    silent.settimeout(120)
     monkeypatch.setattr(module, "_LOOK_AGAIN", 0.0)  # as if ten seconds had passed
     again = threading.Thread(target=lambda: told.append(kind(access.oidc.begin, BACK)))
     again.start()
