@@ -136,7 +136,7 @@ class AppriseSink:
     name
         Stable name; made of the scheme and a digest of the address where ``None``.
     timeout
-        Seconds for one attempt.
+        Seconds for one attempt. A service that took a notice and says so too late gets it again.
     """
 
     def __init__(self, url: str, name: str | None = None, *, timeout: float = 15.0) -> None:
@@ -149,6 +149,10 @@ class AppriseSink:
                 f"not an Apprise address (scheme {scheme or 'missing'!r}; the rest is not shown)",
                 fix="see https://github.com/caronc/apprise/wiki for the form of each service",
             )
+        for service in self._apprise:
+            for waiting in ("socket_connect_timeout", "socket_read_timeout"):
+                if waiting not in vars(service):  # the address may say so itself; by default four seconds
+                    setattr(service, waiting, timeout)
         self.name = name or f"{scheme}-{hashlib.sha256(url.encode()).hexdigest()[:10]}"
         self._timeout = timeout
 

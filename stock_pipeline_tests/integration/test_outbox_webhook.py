@@ -40,7 +40,7 @@ def test_a_webhook_that_comes_up_later_gets_everything(tmp_path: Path, monkeypat
 
     port = free_port()
     monkeypatch.setenv("HOOK", f"json://watcher:s3cr3t-word@127.0.0.1:{port}/alerts")
-    sinks = build_sinks(["env:HOOK"], timeout=5)
+    sinks = build_sinks(["env:HOOK"], timeout=60)
     outbox = AlertOutbox(open_database(tmp_path / "metadata.db"))
     outbox.enqueue(Alert("run_failure", "critical", "nightly failed", "disk full", "run:nightly", "run-1", NOW))
 
@@ -102,3 +102,12 @@ def test_the_usual_services_are_known(address: str) -> None:
     sink = AppriseSink(address)
     assert sink.name.startswith(address.split(":")[0])
     assert AppriseSink(address).name == sink.name
+
+
+@pytest.mark.requirement("R6.5")
+def test_a_service_has_the_time_that_it_is_given() -> None:
+    """Whoever is slow to say that it took a notice is not sent it twice."""
+    (usual,) = AppriseSink("json://localhost/hook", timeout=60)._apprise
+    assert usual.request_timeout == (60, 60)
+    (own,) = AppriseSink("json://localhost/hook?rto=2", timeout=60)._apprise
+    assert own.request_timeout == (60, 2)
