@@ -10,7 +10,7 @@ import pytest
 
 from stock_pipeline.api.service import Service
 from stock_pipeline.config import Settings, load_settings
-from stock_pipeline_tests.browser.visits import PASSWORD, PEOPLE, Visits
+from stock_pipeline_tests.browser.visits import PASSWORD, PATIENCE_MS, PEOPLE, Visits
 from stock_pipeline_tests.orchestration.conftest import SMALL, make_market
 from stock_pipeline_tests.proxy import NAME
 from stock_pipeline_tests.running import Running, services_running
@@ -42,7 +42,7 @@ def chromium() -> Iterator[Browser]:
         pytest.skip("chromium is not installed; to run this test: sudo apt-get install chromium")
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", f"--host-resolver-rules=MAP {NAME} 127.0.0.1"]
-        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        browser = playwright.chromium.launch(executable_path=found, args=arguments, timeout=PATIENCE_MS)
         yield browser
         browser.close()
 

@@ -34,6 +34,12 @@ window.WebSocket = class extends Real { constructor(address) { super(`${address}
 """
 """Script of a page for which no WebSocket gets through, as behind a proxy that knows none."""
 
+NO_FAULT = ("ERR_ABORTED", "WebSocket is closed before the connection is established")
+"""What Chromium reports of a page that is left while it loads, and of a WebSocket that a slow machine did not greet."""
+
+PATIENCE_MS = 120_000
+"""How long a browser waits for what is sure to come."""
+
 
 @dataclass
 class Visits:
@@ -55,14 +61,14 @@ class Visits:
         self.expected.update(statuses)
 
     def unexpected(self) -> list[str]:
-        """What browsers reported beyond what was expected; a page left while it loads is no error."""
+        """What browsers reported beyond what was expected."""
         left, found = Counter(self.expected), []
         for text in self.problems:
             refusal = REFUSAL.match(text)
             status = int(refusal[1]) if refusal else 0
             if left[status] > 0:
                 left[status] -= 1
-            elif "ERR_ABORTED" not in text:
+            elif not any(words in text for words in NO_FAULT):
                 found.append(text)
         return found
 
@@ -70,13 +76,13 @@ class Visits:
         """A page in a browser of its own; somebody is logged in by a cookie, as after the form."""
         context = self.browser.new_context(viewport=size or WIDE, user_agent=AGENT)  # type: ignore[arg-type]
         self.contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)  # also of the pages that this one opens
         if who is not None:
             logins = self.service.access.logins
             opened = logins.log_in(who, PASSWORD, kind="console", origin=Origin("127.0.0.1", AGENT))
             cookie = {"name": cookies.name(self.service.settings), "value": opened.cookie, "url": self.address}
             context.add_cookies([cookie])  # type: ignore[list-item]
         page = context.new_page()
-        page.set_default_timeout(30_000)
         watch(page, self.problems)
         if path is not None:
             page.goto(self.address + path.lstrip("/"))
@@ -87,6 +93,12 @@ def watch(page: Page, problems: list[str]) -> None:
     """Keep what a page reports as an error: scripts that throw, files that are missing, what the policy blocks."""
     page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
+
+
+def loaded(page: Page) -> Page:
+    """Wait until a page that a click has led to is there with its scripts: the first of it is seen before that."""
+    page.wait_for_load_state("load")
+    return page
 
 
 def fits(page: Page) -> bool:

@@ -9,17 +9,18 @@ for (const form of document.querySelectorAll("form[data-filters]")) {
 
   async function show(address, { focus = "" } = {}) {
     latest?.abort();
-    latest = new AbortController();
+    const mine = latest = new AbortController();
     let answer;
+    let text;
     try {
-      answer = await fetch(address, { headers: { Accept: "text/html" }, signal: latest.signal });
-    } catch (error) {
-      if (error.name === "AbortError") return;
-      window.location.assign(address);
+      answer = await fetch(address, { headers: { Accept: "text/html" }, signal: mine.signal });
+      text = await answer.text();
+    } catch {
+      if (!mine.signal.aborted) window.location.assign(address);
       return;
     }
     if (!answer.ok || answer.redirected) { window.location.assign(address); return; }
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(target);
+    const fresh = new DOMParser().parseFromString(text, "text/html").getElementById(target);
     if (!fresh) { window.location.assign(address); return; }
     document.getElementById(target).replaceWith(document.adoptNode(fresh));
     history.replaceState(null, "", address);

@@ -4,30 +4,47 @@ import { follow } from "./events.js";
 
 const EVERY = 700;
 const WITHOUT_STREAM = 5000;
+const PRESS = 5000;
+const LEAVING = 10_000; // a download asks to leave as well, and the page stays
 
 const first = document.querySelector("[data-live]");
 let connected = false;
 let due = 0;
 let busy = false;
 let again = false;
+let pressed = -PRESS;
+let left = -LEAVING;
+
+// Nothing is exchanged under a pointer that is down, whose click would be lost; behind a question about this part; nor
+// while the page is left: what it shows may be gone by then, and loading it again would be the end of the way elsewhere.
+function held() {
+  const now = performance.now();
+  return now - pressed < PRESS || now - left < LEAVING || document.querySelector("dialog[open]") !== null;
+}
+window.addEventListener("pointerdown", () => { pressed = performance.now(); }, true);
+for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, () => { pressed = -PRESS; }, true);
+window.addEventListener("beforeunload", () => { left = performance.now(); });
 
 async function renew() {
-  if (document.querySelector("dialog[open]")) { soon(); return; } // somebody is answering a question about this part
+  if (held()) { soon(); return; }
   if (busy) { again = true; return; }
   busy = true;
+  const address = window.location.href;
   try {
-    const answer = await fetch(window.location.href, { headers: { Accept: "text/html" } });
+    const answer = await fetch(address, { headers: { Accept: "text/html" } });
+    const text = await answer.text();
+    if (held() || window.location.href !== address) { again = true; return; }
     if (answer.redirected || answer.status === 404) { window.location.reload(); return; }
+    if (answer.status === 429 || answer.status >= 500) throw new Error(answer.statusText);
     if (!answer.ok) return;
-    if (document.querySelector("dialog[open]")) { again = true; return; }
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = new DOMParser().parseFromString(text, "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
       const next = fresh.getElementById(part.id);
       if (next) exchange(part, document.adoptNode(next));
     }
     show();
   } catch {
-    // the service is away for a moment; the next event or look tries again
+    soon(WITHOUT_STREAM); // the service is away for a moment, and this may have been the last event
   } finally {
     busy = false;
     if (again) { again = false; soon(); }
@@ -46,9 +63,9 @@ function exchange(part, next) {
   else { next.setAttribute("tabindex", "-1"); next.focus({ preventScroll: true }); }
 }
 
-function soon() {
+function soon(wait = EVERY) {
   clearTimeout(due);
-  due = setTimeout(renew, EVERY);
+  due = setTimeout(renew, wait);
 }
 
 function show() {

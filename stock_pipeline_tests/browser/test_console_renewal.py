@@ -1,0 +1,189 @@
+"""Parts of a page that renew themselves are not in the way of who uses the page, and are right in the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from stock_pipeline.api.app import create_app
+from stock_pipeline.api.service import Service
+from stock_pipeline.storage.database.tables.tasks import TaskRow
+from stock_pipeline.storage.lake import Lake
+from stock_pipeline.storage.tasks import Launched
+from stock_pipeline_tests.api_service import service_for
+from stock_pipeline_tests.browser.visits import PASSWORD, Visits
+from stock_pipeline_tests.published import SESSIONS, publish
+from stock_pipeline_tests.run_control import Runs
+from stock_pipeline_tests.serving import served
+from stock_pipeline_tests.streaming import append, planned
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Route
+
+pytestmark = [pytest.mark.slow, pytest.mark.requirement("R5.1", "A2")]
+
+SETTLE_MS = 300
+"""How long the scripts of a page have to do something with an answer that they should not do."""
+
+UNREAD = """() => {
+  const real = window.fetch;
+  window.fetch = async (address, options) => {
+    const answer = await real(address, options);
+    window.fetch = real;
+    window.reading = true;
+    const { signal } = options;
+    answer.text = () => new Promise((_, fail) => signal.addEventListener("abort", () => fail(signal.reason)));
+    return answer;
+  };
+}"""
+"""Lets the next answer begin and not end."""
+
+
+class Followed:
+    """A task of somebody, whose page is open."""
+
+    def __init__(self, chromium: Browser, address: str, service: Service) -> None:
+        self.visits, self.service, self._numbers = Visits(chromium, f"{address}/", service), service, count()
+        run = service.runs.launch("backtest_on_request", {}, {})
+        launched = Launched(run.run_id, "backtest", run.job, datetime.now(UTC), owner="ada")
+        self.id = service.tasks.store.enter(launched).id
+        self.path = f"tasks/{self.id}"
+
+    def turns(self, state: str) -> None:
+        """Let it have another state."""
+        with Session(self.service.database) as session, session.begin():
+            session.execute(update(TaskRow).where(TaskRow.id == self.id).values(state=state))
+        self.tell()
+
+    def tell(self) -> None:
+        """Let an event of it arrive."""
+        append(self.service.database, [replace(planned(4 * next(self._numbers)), task_id=self.id)])
+
+    def open(self, path: str) -> Page:
+        """A page that follows it."""
+        page = self.visits.page("ada", path)
+        page.locator(".live.on").wait_for()
+        return page
+
+    def renewal(self, page: Page) -> Route:
+        """The question of a page for itself, which an event brings about; it is not answered yet."""
+        asked, address = self.answer(page, lambda route: None), page.url
+        self.tell()
+        deadline = time.monotonic() + 120
+        while not asked:
+            assert time.monotonic() < deadline, f"the script of {address} does not ask"
+            page.wait_for_timeout(20)
+        return asked[0]
+
+    def answer(self, page: Page, first: Callable[[Route], None]) -> list[Route]:
+        """Answer the first renewal of a page otherwise; gives those that were asked for."""
+        asked: list[Route] = []
+        address = page.url
+
+        def judge(route: Route) -> None:
+            if asked or route.request.resource_type != "fetch" or route.request.url != address:
+                route.fallback()
+                return
+            asked.append(route)
+            first(route)
+
+        page.route("**/*", judge)
+        return asked
+
+
+@pytest.fixture
+def followed(chromium: Browser, tmp_path: Path) -> Iterator[Followed]:
+    lake = Lake(tmp_path / "lake")
+    publish(lake, SESSIONS[-1])
+    service = service_for(lake)
+    service.runs = Runs()
+    service.access.accounts.create("ada", password=PASSWORD, roles=("administrator",), by="system")
+    with served(create_app(service)) as address:
+        made = Followed(chromium, address, service)
+        yield made
+        for context in made.visits.contexts:
+            context.close()
+    assert made.visits.unexpected() == []
+
+
+def arrives(page: Page, renewal: Route) -> None:
+    """Let a renewal be answered, and the page do what it does then."""
+    with page.expect_event("requestfinished", lambda request: request == renewal.request):
+        renewal.continue_()
+    page.wait_for_timeout(SETTLE_MS)
+
+
+def test_a_button_under_a_pressed_pointer_stays_where_it_is(followed: Followed) -> None:
+    page = followed.open(followed.path)
+    renewal = followed.renewal(page)
+    page.get_by_role("button", name="Pause").hover()
+    page.mouse.down()
+    arrives(page, renewal)
+    page.mouse.up()
+    page.locator("#task .badge", has_text="paus").wait_for()
+
+
+def test_a_question_is_about_a_part_that_is_still_there(followed: Followed) -> None:
+    page = followed.open(followed.path)
+    renewal = followed.renewal(page)
+    page.get_by_role("button", name="Cancel").click()
+    question = page.get_by_role("dialog")
+    question.wait_for()
+    arrives(page, renewal)
+    question.get_by_role("button", name="Cancel").click()
+    page.locator("#task .badge", has_text="cancel").wait_for()
+
+
+def test_a_page_that_is_left_is_not_loaded_again(followed: Followed) -> None:
+    followed.turns("succeeded")
+    followed.visits.expect_refusals(404)
+    page = followed.open(followed.path)
+    renewal = followed.renewal(page)
+
+    def deleted(route: Route) -> None:
+        """The task is gone, and the answer that says so is under way."""
+        renewal.fulfill(status=404, body="there is no such task")
+        page.wait_for_timeout(SETTLE_MS)
+        route.fallback()
+
+    page.route("**/delete", deleted)
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.get_by_text("The task and its runs are deleted").wait_for()
+
+
+def test_rows_of_an_earlier_filter_do_not_come_back(followed: Followed) -> None:
+    page = followed.open("tasks")
+    renewal = followed.renewal(page)
+    page.get_by_label("Kind").select_option("train")
+    page.get_by_text("No task here").wait_for()
+    arrives(page, renewal)
+    assert page.locator("#results tbody tr").count() == 0
+
+
+def test_a_renewal_that_fails_is_repeated_although_nothing_more_happens(followed: Followed) -> None:
+    page = followed.open(followed.path)
+    asked = followed.answer(page, lambda route: route.fulfill(status=429, body="too many"))
+    followed.visits.expect_refusals(429)
+    followed.turns("succeeded")
+    page.locator("#task .badge", has_text="succeeded").wait_for()
+    assert len(asked) == 1
+
+
+def test_whoever_types_on_while_an_answer_arrives_sees_no_fault(followed: Followed) -> None:
+    page = followed.open("tasks")
+    page.evaluate(UNREAD)
+    page.get_by_label("Contains").fill("first")
+    page.wait_for_function("() => window.reading")
+    page.get_by_label("Contains").fill("second")
+    page.wait_for_url("**q=second*")
+    page.get_by_text("No task here").wait_for()
