@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,26 @@ def turn(service: Service, task: str, state: str, **values: Any) -> None:
         service.events.append(session, event)
 
 
+@contextmanager
+def turned_later(service: Service, task: str, state: str, *, once: Callable[[], Any], **values: Any) -> Iterator[None]:
+    """Let a task have another state some time after something holds, while a command goes on."""
+    over = threading.Event()
+
+    def later() -> None:
+        while not once() and not over.wait(0.02):
+            pass
+        over.wait(1.0)
+        turn(service, task, state, **values)
+
+    with ThreadPoolExecutor(1) as pool:
+        turned = pool.submit(later)
+        try:
+            yield
+        finally:
+            over.set()
+    turned.result()
+
+
 def test_tasks_of_everybody_are_listed_and_shown(
     config: Path, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,23 +165,20 @@ def test_work_is_asked_for_and_followed_to_its_end(config: Path, service: Servic
     assert (entry.actor_kind, entry.object_id) == ("command_line", task.id)
     assert task.owner == f"{entry.actor} (command line)", "never the name of an account, which somebody could take"
     turn(service, task.id, "running")
-    end = threading.Timer(1.0, turn, (service, task.id, "succeeded"), {"ended_at": datetime.now(UTC)})
-    end.start()
-    watched = tasks(config, "watch", task.id)
-    end.join()
+    with turned_later(service, task.id, "succeeded", once=lambda: True, ended_at=datetime.now(UTC)):
+        watched = tasks(config, "watch", task.id)
     assert watched.code == 0
     assert [line.split()[1] for line in watched.out.splitlines()] == ["queued", "running", "succeeded"]
     events = [json.loads(line) for line in tasks(config, "watch", task.id, "--json").out.splitlines()]
     assert [event["state"] for event in events] == ["queued", "running", "succeeded"]
 
 
-def test_a_retried_task_is_followed_to_its_new_end(config: Path, service: Service) -> None:
+def test_a_retried_task_is_followed_to_its_new_end(config: Path, service: Service, runs: Runs) -> None:
     task = backtest(service)
     turn(service, task, "failed", error={"cause": "the disk is full"}, ended_at=datetime.now(UTC))
-    end = threading.Timer(1.0, turn, (service, task, "succeeded"), {"ended_at": datetime.now(UTC), "attempts": 2})
-    end.start()
-    followed = tasks(config, "retry", task, "--watch")
-    end.join()
+    again = {"ended_at": datetime.now(UTC), "attempts": 2}
+    with turned_later(service, task, "succeeded", once=lambda: runs.repeated, **again):
+        followed = tasks(config, "retry", task, "--watch")
     assert followed.code == 0, followed.all
     assert "succeeded" in followed.out
     assert "the disk is full" not in followed.out, "that end is the past"

@@ -19,7 +19,7 @@ from stock_pipeline.orchestration.worker_launcher import CELERY, WorkerLauncher
 from stock_pipeline_tests.commands import command
 from stock_pipeline_tests.conftest import REPOSITORY
 
-DATABASE, BROKER = "postgresql+psycopg2://me:hunter2@db/stocks", "redis://:hunter2@127.0.0.1:1/0"
+DATABASE, BROKER = "postgresql+psycopg2://me:hunter2@127.0.0.1:1/stocks", "redis://:hunter2@127.0.0.1:1/0"
 VARIABLES = {"DB": DATABASE, "BROKER": BROKER}
 FROM_VARIABLES = {
     "storage": {"dagster": "env:DB", "metadata": "env:DB"},
