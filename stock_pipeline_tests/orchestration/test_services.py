@@ -7,7 +7,8 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.core.errors import ConfigurationError, PipelineError
 from stock_pipeline.orchestration.exclusive import BACKTESTS, sole_writer
 from stock_pipeline_tests.running import Running, get, services_running
+from stock_pipeline_tests.services import free_port
 
 LAUNCH = """
 mutation($params: ExecutionParams!) {
@@ -49,6 +51,13 @@ def wait_for(running: Running, run_id: str, wanted: str, seconds: float = 400) -
         time.sleep(0.4)
 
 
+def command_lines(processes: list[psutil.Process]) -> Iterator[str]:
+    """What processes were started as; one that has ended since they were listed is left out."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            yield " ".join(process.cmdline())
+
+
 @pytest.mark.requirement("P8", "P1", "P2", "P5", "R1.2")
 @pytest.mark.slow
 def test_services_start_work_and_stop_without_a_trace(copy_of_finished: Callable[[], Settings], tmp_path: Path) -> None:
@@ -65,8 +74,7 @@ def test_services_start_work_and_stop_without_a_trace(copy_of_finished: Callable
             "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
         )
         assert located["repositoriesOrError"]["nodes"], "the web server knows the code at once"
-        family = running.family()
-        code_servers = [p for p in family if "code-server" in " ".join(p.cmdline())]
+        code_servers = {command for command in command_lines(running.family()) if "code-server" in command}
         assert len(code_servers) == 1, "web server and daemon share it"
 
         tags = {
@@ -96,7 +104,7 @@ def test_services_start_work_and_stop_without_a_trace(copy_of_finished: Callable
         assert len(family) >= 6
         assert running.stop() == 0
         alive = psutil.wait_procs(family, timeout=60)[1]
-        assert not alive, [" ".join(process.cmdline()) for process in alive]
+        assert not alive, list(command_lines(alive))
         for address in (running.dagster, running.mlflow, running.api):
             port = int(address.rsplit(":", 1)[1].strip("/"))
             with socket.socket() as probe:
@@ -117,12 +125,13 @@ def test_a_port_in_use_is_named_with_its_setting(local: Settings) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        ports = local.services.model_copy(update={"mlflow_port": port})
+        others = {"api_port": free_port(), "dagster_port": free_port()}
+        ports = local.services.model_copy(update={**others, "mlflow_port": port})
         wanted = services.services(local.model_copy(update={"services": ports}))
         with pytest.raises(ConfigurationError, match="mlflow") as caught:
             services.check_ports("127.0.0.1", wanted)
         assert "services.mlflow_port" in str(caught.value)
-    same = local.services.model_copy(update={"mlflow_port": 8991, "api_port": 8991})
+    same = local.services.model_copy(update=dict.fromkeys(("mlflow_port", "api_port"), free_port()))
     with pytest.raises(ConfigurationError, match="same port"):
         services.check_ports("127.0.0.1", services.services(local.model_copy(update={"services": same})))
 

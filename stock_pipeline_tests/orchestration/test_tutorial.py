@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -77,5 +77,8 @@ def _kill(running: Running) -> None:
     """Everything at once and without warning, the run's process included."""
     family = running.family()
     for process in family:
-        process.kill()
-    psutil.wait_procs(family, timeout=120)
+        with suppress(psutil.NoSuchProcess):  # it has ended by itself, as when its parent was killed
+            family += [child for child in process.children(recursive=True) if child not in family]
+            process.kill()
+    alive = psutil.wait_procs(family, timeout=120)[1]
+    assert not alive, alive
