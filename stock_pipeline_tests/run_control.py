@@ -40,7 +40,7 @@ class Runs:
 
     def launch(self, job: str, run_config: Mapping[str, Any], tags: Mapping[str, str]) -> FoundRun:
         self._reached()
-        self.gate.wait(30)
+        assert self.gate.wait(300), "nobody has opened the gate"
         run = FoundRun(str(uuid.uuid4()), "QUEUED", job, None, datetime.now(UTC), dict(tags))
         self.runs[run.run_id], self.configs[run.run_id] = run, run_config
         self._answered()
@@ -68,7 +68,8 @@ class Runs:
 
     def find(self, tags: Mapping[str, str]) -> list[FoundRun]:
         self._reached()
-        return [run for run in reversed(self.runs.values()) if tags.items() <= run.tags.items()]
+        known = list(self.runs.values())  # as they are now: another thread may launch one meanwhile
+        return [run for run in reversed(known) if tags.items() <= run.tags.items()]
 
     def get(self, run_id: str) -> FoundRun | None:
         self._reached()

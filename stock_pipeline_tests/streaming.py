@@ -77,7 +77,8 @@ async def hear_any(connection: ClientConnection, seconds: float = 120) -> dict[s
 
 async def entered(address: str, token: str, **subscription: Any) -> ClientConnection:
     """A connection that has logged in and, where asked, subscribed."""
-    connection = await connect(socket_address(address), open_timeout=120)
+    # no pings of its own: while a test takes no messages, it would not take the answers either, and end the connection
+    connection = await connect(socket_address(address), proxy=None, open_timeout=120, ping_interval=None)
     await say(connection, type="authenticate", token=token)
     assert (await hear(connection))["type"] == "authenticated"
     if subscription:
@@ -93,7 +94,10 @@ async def deaf(address: str, token: str) -> ClientConnection:
     small.setblocking(False)
     parts = urlsplit(address)
     await asyncio.get_running_loop().sock_connect(small, (parts.hostname, parts.port))
-    connection = await connect(socket_address(address), sock=small, compression=None, max_queue=1, open_timeout=120)
+    connection = await connect(
+        socket_address(address), sock=small, proxy=None, compression=None, max_queue=1, open_timeout=120,
+        ping_interval=None,
+    )  # fmt: skip
     await say(connection, type="authenticate", token=token)
     await hear(connection)
     await say(connection, type="subscribe", since=0)
