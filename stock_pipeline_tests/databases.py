@@ -8,12 +8,14 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 
 from stock_pipeline.storage.database import open_database
 from stock_pipeline_tests.services import postgres
@@ -26,22 +28,25 @@ class _Shared:
     """The one server of this process, ended when its last user is done."""
 
     def __init__(self) -> None:
-        self.users, self.running, self.address = 0, None, ""
+        self.users, self.running, self.address, self.migrated = 0, None, "", False
 
     @contextmanager
     def use(self) -> Iterator[str]:
         if self.users == 0:
             self.running = postgres()
             self.address = self.running.__enter__()
-            with _administered(self.address) as run:
-                run("CREATE DATABASE migrated")
-            open_database(_database_of(self.address, "migrated")).dispose()
         self.users += 1
         try:
+            if not self.migrated:
+                with _administered(self.address) as run:
+                    run("CREATE DATABASE migrated")
+                open_database(_database_of(self.address, "migrated")).dispose()
+                self.migrated = True
             yield self.address
         finally:
             self.users -= 1
             if self.users == 0:
+                self.migrated = False
                 self.running.__exit__(None, None, None)
 
 
@@ -81,9 +86,11 @@ def fresh_postgres(server: str) -> Iterator[str]:
     name = f"test_{os.getpid()}_{next(_numbers)}"
     with _administered(server) as run:
         run(f"CREATE DATABASE {name} TEMPLATE migrated")
-    yield _database_of(server, name)
-    with _administered(server) as run:
-        run(f"DROP DATABASE {name} WITH (FORCE)")
+    try:
+        yield _database_of(server, name)
+    finally:
+        with _administered(server) as run:
+            run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @contextmanager
@@ -131,10 +138,23 @@ def _database_of(server: str, name: str) -> str:
 
 
 @contextmanager
-def _administered(server: str):
+def _administered(server: str) -> Iterator[Callable[[str], None]]:
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    deadline = time.monotonic() + 180
+
+    def run(statement: str) -> None:
+        while True:
+            try:
+                with engine.connect() as connection:
+                    connection.execute(text(statement))
+            except OperationalError as error:
+                # connections that were closed are over when the server has seen it, for which it waits 5 s itself
+                if "is being accessed by other users" not in str(error) or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+
     try:
-        with engine.connect() as connection:
-            yield lambda statement: connection.execute(text(statement))
+        yield run
     finally:
         engine.dispose()

@@ -24,6 +24,9 @@ from pathlib import Path
 import pytest
 
 _POSTGRES = ["-h", "127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=100"]
+_INITDB = ["-U", "test", "-A", "trust", "-N", "-E", "UTF8", "--no-locale"]
+"""Without the locale of whoever runs the tests: it decides about the order of texts and the language of the log."""
+
 _FIRST_PORT, _PORTS, _RANGES = 16_000, 1_000, 16
 _given = itertools.count(os.getpid())
 _REDIS = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
@@ -36,27 +39,14 @@ def postgres() -> Iterator[str]:
     _program("postgres", "postgresql", folder)
     place = Path(tempfile.mkdtemp(prefix="pg-test-"))
     prefix = _other_user(place)
-    data, port = place / "data", free_port()
-    server = None
+    data = place / "data"
+    begin = [*prefix, str(folder / "initdb"), "-D", str(data), *_INITDB]
+    command = [*prefix, str(folder / "postgres"), "-D", str(data), "-k", str(place), *_POSTGRES]
     try:
-        subprocess.run(
-            [*prefix, str(folder / "initdb"), "-D", str(data), "-U", "test", "-A", "trust", "-N", "-E", "UTF8"],
-            check=True,
-            capture_output=True,
-            cwd=place,
-        )
-        server = subprocess.Popen(
-            [*prefix, str(folder / "postgres"), "-D", str(data), *_POSTGRES, "-p", str(port), "-k", str(place)],
-            stdout=subprocess.DEVNULL,
-            stderr=(log := (place / "server.log").open("wb")),
-            cwd=place,
-        )
-        _wait_for(port, server, place / "server.log", b"ready to accept connections")
-        yield f"postgresql+psycopg2://test@127.0.0.1:{port}/postgres"
+        subprocess.run(begin, check=True, capture_output=True, cwd=place)
+        with _running([*command, "-p"], place, b"ready to accept connections", signal.SIGINT) as port:  # fast shutdown
+            yield f"postgresql+psycopg2://test@127.0.0.1:{port}/postgres"
     finally:
-        if server is not None:
-            _stop(server, signal.SIGINT)  # Postgres: fast shutdown
-            log.close()
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -65,21 +55,11 @@ def redis() -> Iterator[str]:
     """Run a Redis server for the length of a ``with`` block; gives its address."""
     program = _program("redis-server", "redis-server")
     place = Path(tempfile.mkdtemp(prefix="redis-test-"))
-    port = free_port()
-    server = None
+    command = [str(program), "--dir", str(place), *_REDIS, "--port"]
     try:
-        with (place / "server.log").open("wb") as log:
-            server = subprocess.Popen(
-                [str(program), "--port", str(port), "--dir", str(place), *_REDIS],
-                stdout=log,
-                stderr=log,
-                cwd=place,
-            )
-        _wait_for(port, server, place / "server.log", b"Ready to accept connections")
-        yield f"redis://127.0.0.1:{port}/0"
+        with _running(command, place, b"Ready to accept connections", signal.SIGTERM) as port:
+            yield f"redis://127.0.0.1:{port}/0"
     finally:
-        if server is not None:
-            _stop(server, signal.SIGTERM)
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -88,25 +68,20 @@ def object_store(bucket: str = "lake") -> Iterator[dict[str, str]]:
     """Run an S3 server with one bucket for the length of a ``with`` block; gives the lake's storage options."""
     if find_spec("moto") is None:
         pytest.skip("moto is not installed; to run this test: pip install 'moto[s3]' flask flask-cors")
-    port = free_port()
     place = Path(tempfile.mkdtemp(prefix="s3-test-"))
-    with (place / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log, cwd=place
-        )
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p"]
     try:
-        _wait_for(port, server, place / "server.log", b"Running on")
-        address = f"http://127.0.0.1:{port}"
-        urllib.request.urlopen(urllib.request.Request(f"{address}/{bucket}", method="PUT"), timeout=60).close()
-        yield {
-            "AWS_ENDPOINT_URL": address,
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-        }
+        with _running(command, place, b"Running on", signal.SIGTERM) as port:
+            address = f"http://127.0.0.1:{port}"
+            urllib.request.urlopen(urllib.request.Request(f"{address}/{bucket}", method="PUT"), timeout=120).close()
+            yield {
+                "AWS_ENDPOINT_URL": address,
+                "AWS_ALLOW_HTTP": "true",
+                "AWS_REGION": "us-east-1",
+                "AWS_ACCESS_KEY_ID": "test",
+                "AWS_SECRET_ACCESS_KEY": "test",
+            }
     finally:
-        _stop(server, signal.SIGTERM)
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -158,7 +133,31 @@ def _other_user(place: Path) -> list[str]:
     pytest.skip("Postgres cannot run as root and there is no other user: sudo apt-get install postgresql")
 
 
-def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path, sign: bytes, seconds: float = 120) -> None:
+@contextmanager
+def _running(command: list[str], place: Path, sign: bytes, end: signal.Signals) -> Iterator[int]:
+    """Run a server for the length of a ``with`` block; gives its port, which stands at the end of the command.
+
+    Another program may take a port after it was found to be free: then it is another one.
+    """
+    log = place / "server.log"
+    for tries in range(5):
+        port = free_port()
+        with log.open("wb") as output:
+            server = subprocess.Popen([*command, str(port)], stdout=output, stderr=output, cwd=place)
+        try:
+            try:
+                _wait_for(port, server, log, sign)
+            except RuntimeError:
+                if tries < 4 and b"ddress already in use" in log.read_bytes():
+                    continue
+                raise
+            yield port
+            return
+        finally:
+            _stop(server, end)
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path, sign: bytes, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if server.poll() is not None:
@@ -175,7 +174,7 @@ def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path, sign: bytes
 def _stop(server: subprocess.Popen[bytes], how: signal.Signals) -> None:
     server.send_signal(how)
     try:
-        server.wait(timeout=60)
+        server.wait(timeout=120)
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()

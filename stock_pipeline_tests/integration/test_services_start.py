@@ -32,6 +32,18 @@ def test_redis_answers_and_is_gone_afterwards() -> None:
     assert not _listens(port)
 
 
+def test_a_port_that_another_program_takes_meanwhile_is_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = services.free_port
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        ports = iter([taken])
+        monkeypatch.setattr(services, "free_port", lambda: next(ports, 0) or free())
+        with services.redis() as address:
+            port = urlsplit(address).port
+            assert port != taken
+            assert _listens(port)
+
+
 @pytest.mark.parametrize("server", [services.postgres, services.redis])
 def test_a_missing_program_is_named_with_the_command_that_installs_it(
     server: Callable[[], AbstractContextManager[str]], monkeypatch: pytest.MonkeyPatch
