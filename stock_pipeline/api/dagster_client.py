@@ -23,6 +23,9 @@ REPOSITORY = "__repository__"
 RETRY_AFTER = 10
 """Seconds after which asking again makes sense when the web server does not answer."""
 
+HEALTH_SECONDS = 3.0
+"""How long the answer to the cheap question may take."""
+
 Strategy = Literal["FROM_FAILURE", "ALL_STEPS"]
 
 _log = get_logger(__name__)
@@ -175,7 +178,7 @@ class DagsterClient:
 
     def health(self) -> str:
         """Version of Dagster's web server; a cheap question."""
-        return str(self._ask(queries.HEALTH, {}, timeout=3.0))
+        return str(self._ask(queries.HEALTH, {}, timeout=HEALTH_SECONDS))
 
     def close(self) -> None:
         """Close the connections."""
