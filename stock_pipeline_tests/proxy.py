@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import ssl
@@ -86,19 +87,23 @@ def nginx(proxy: Proxy, folder: Path, ports: dict[str, int]) -> Iterator[None]:
         assert present in text, f"{present!r} is not in {SITE}"
         text = text.replace(present, wanted)
     (folder / "site.conf").write_text(text)
-    (folder / "nginx.conf").write_text(MAIN.format(site=folder / "site.conf"))
+    # what it puts aside for slow clients lies in a folder of the test, which nobody else may enter
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(user + MAIN.format(site=folder / "site.conf"))
     command = [program(), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
     checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
     server = subprocess.Popen(command)
     try:
+        deadline = time.monotonic() + 120
         while not _listens(proxy.port):
             assert server.poll() is None, (folder / "error.log").read_text()
+            assert time.monotonic() < deadline, (folder / "error.log").read_text()
             time.sleep(0.05)
         yield
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(120)
 
 
 class OnThisMachine(httpx.HTTPTransport):

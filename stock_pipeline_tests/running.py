@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,9 @@ def services_running(
     family: list[psutil.Process] = []
     try:
         deadline = time.monotonic() + seconds
-        while "Ctrl-C stops them all" not in output.read_text():
-            assert process.poll() is None, output.read_text()
-            assert time.monotonic() < deadline, output.read_text()
+        while "Ctrl-C stops them all" not in (printed := output.read_text(encoding="utf-8", errors="replace")):
+            assert process.poll() is None, printed
+            assert time.monotonic() < deadline, printed
             time.sleep(0.2)
         running = Running(process, address["dagster"], address["mlflow"], address["api"], output)
         family = running.family()
@@ -90,8 +90,10 @@ def services_running(
                 process.wait(120)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait(120)
         for member in psutil.wait_procs(family, timeout=5)[1]:
-            member.kill()
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                member.kill()
 
 
 def get(address: str, seconds: float = 120) -> int:

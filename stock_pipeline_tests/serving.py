@@ -68,19 +68,23 @@ class ServedProcess:
             )  # fmt: skip
         deadline = time.monotonic() + 180
         while True:
-            assert self.process.poll() is None, (self.config.parent / "served.log").read_text()
-            assert time.monotonic() < deadline, (self.config.parent / "served.log").read_text()
+            assert self.process.poll() is None, self.printed()
+            assert time.monotonic() < deadline, self.printed()
             try:
                 httpx.get(f"{self.address}/healthz", timeout=5)
                 return
             except httpx.TransportError:
                 time.sleep(0.05)
 
+    def printed(self) -> str:
+        """What it has written until now."""
+        return (self.config.parent / "served.log").read_text(encoding="utf-8", errors="replace")
+
     def kill(self) -> None:
         """End it without a word."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(30)
+            self.process.wait(120)
             self.process = None
 
 
@@ -88,8 +92,8 @@ class ServedProcess:
 def served_process(config: Path) -> Iterator[ServedProcess]:
     """Serve a configuration from a process of its own for the length of a ``with`` block."""
     served = ServedProcess(config, free_port())
-    served.start()
     try:
+        served.start()
         yield served
     finally:
         served.kill()
