@@ -35,8 +35,12 @@ def test_what_is_skipped_fails_in_continuous_integration(tmp_path: Path, value: 
         (tmp_path / name).write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -ra --continue-on-collection-errors\n")
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "stock_pipeline_tests.conftest", "-p", "no:cacheprovider"],
-        env={**os.environ, "CI": value, "PYTHONPATH": str(REPOSITORY)}, cwd=tmp_path, capture_output=True, text=True,
+        [
+            sys.executable, "-m", "pytest", "--color=no", "-p", "stock_pipeline_tests.conftest",
+            "-p", "no:cacheprovider",
+        ],
+        env={**os.environ, "CI": value, "COLUMNS": "160", "PYTHONPATH": str(REPOSITORY)},
+        cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert summary in ended.stdout.splitlines()[-1], ended.stdout + ended.stderr
     assert ended.returncode == code
