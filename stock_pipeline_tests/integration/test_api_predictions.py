@@ -102,7 +102,7 @@ def test_paging_stays_in_its_publication_when_a_new_one_appears(tmp_path) -> Non
     lake = Lake(tmp_path)
     publish(lake, SESSIONS[0])
     cache = PublicationCache(lake)
-    with signed_in(app_for(lake, cache=cache, poll_seconds=60)) as client:
+    with signed_in(app_for(lake, cache=cache, poll_seconds=3600)) as client:
         first = client.get("/api/predictions", params={"limit": 20}).json()
         publish(lake, SESSIONS[0], shift=1.0)
         assert cache.refresh()
