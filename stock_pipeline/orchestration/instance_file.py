@@ -42,11 +42,15 @@ def write(settings: Settings, target: Path, environment: MutableMapping[str, str
     """
     text = rendered(settings, environment)
     stamp = target.with_name(f".{target.name}.sha256")
+    # in this order: another process that writes the file meanwhile leaves one that the stamp knows, or that is right
+    stamped = stamp.read_text().split() if stamp.exists() else []
     present = target.read_bytes() if target.exists() else None
-    ours = present is None or (stamp.exists() and _digest(present) in stamp.read_text().split())
+    if present == text.encode():
+        return
+    ours = present is None or _digest(present) in stamped
     if not ours:
         _check_edited(settings, target, yaml.safe_load(present or b"") or {}, yaml.safe_load(text))
-    elif present != text.encode():
+    else:
         # a process that dies in between leaves a file that is known either way
         known = [_digest(one) for one in (present, text.encode()) if one is not None]
         replace_file(stamp, "\n".join(known).encode())

@@ -113,6 +113,29 @@ def test_a_process_that_dies_while_it_writes_leaves_a_file_that_follows_the_conf
     assert yaml.safe_load(target.read_text())["concurrency"]["runs"]["max_concurrent_runs"] == 5
 
 
+@pytest.mark.requirement("P1")
+@pytest.mark.parametrize("after", ["read_text", "read_bytes"])
+def test_two_processes_that_begin_at_once_write_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """The services begin together: another one writes the file between two looks of this one."""
+    target, shared, read = tmp_path / "dagster.yaml", settings_of(tmp_path, **FROM_VARIABLES), getattr(Path, after)
+    instance_file.write(settings_of(tmp_path), target, {})
+
+    def reads(path: Path, *arguments: Any, **named: Any) -> Any:
+        content = read(path, *arguments, **named)
+        if path.parent == tmp_path:
+            monkeypatch.undo()
+            instance_file.write(shared, target, {})
+        return content
+
+    monkeypatch.setattr(Path, after, reads)
+    instance_file.write(shared, target, {})
+    assert "postgres" in yaml.safe_load(target.read_text())["storage"]
+    instance_file.write(settings_of(tmp_path), target, {})
+    assert target.read_text() == (REPOSITORY / "dagster.yaml").read_text(), "it is nobody's but the configuration's"
+
+
 @pytest.mark.requirement("R2.2", "P8")
 def test_a_machine_of_the_services_has_a_worker_where_a_broker_hands_out_runs(tmp_path: Path) -> None:
     alone = {service.name for service in services(settings_of(tmp_path))}
