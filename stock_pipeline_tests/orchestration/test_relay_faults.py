@@ -189,7 +189,7 @@ def serving(settings: Settings) -> Iterator[tuple[threading.Thread, Callable[[st
 
     def heard(words: str) -> bool:
         with said:
-            return said.wait_for(lambda: any(words in line for line in lines), timeout=60)
+            return said.wait_for(lambda: any(words in line for line in lines), timeout=180)
 
     thread = threading.Thread(target=relay.serve, args=(settings, stop, report))
     thread.start()
@@ -197,7 +197,7 @@ def serving(settings: Settings) -> Iterator[tuple[threading.Thread, Callable[[st
         yield thread, heard
     finally:
         stop.set()
-        thread.join(60)
+        thread.join(180)
 
 
 @contextmanager
@@ -228,7 +228,7 @@ def test_a_relay_outlives_a_database_that_is_away_while_it_asks_for_its_place(
         monkeypatch.setattr(relay, "open_database", opened)
         with serving(on_postgres) as (thread, heard):
             for _ in range(2):
-                assert tried.acquire(timeout=60), "it tries again"
+                assert tried.acquire(timeout=180), "it tries again"
             run(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS true')
             assert heard("copying")
             assert thread.is_alive()

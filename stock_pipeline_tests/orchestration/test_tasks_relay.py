@@ -126,12 +126,14 @@ def test_a_waiting_run_is_stopped_by_the_relay_when_nobody_else_does(
     assert [runs.status(run) for run in (paused, canceled)] == ["CANCELED", "CANCELED"]
     assert [store.get(run).state for run in (paused, canceled)] == ["paused", "canceled"]  # type: ignore[union-attr]
     # a claim to resume that came to nothing is void after a while
+    now = datetime.now(UTC)
+    earlier, later = (TaskStore(database, clock=lambda at=at: at) for at in (now, now + timedelta(minutes=1)))
     earlier.ask(paused, "resume", "ann")
-    store.ask(paused, "resume", "bob")
+    later.ask(paused, "resume", "bob")
     with pytest.raises(NotNowError, match="about to resume"):
-        store.ask(paused, "resume", "ann")
-    store.ask(paused, None, "bob")
-    assert store.ask(paused, "cancel", "ann").state == "canceled"
+        later.ask(paused, "resume", "ann")
+    later.ask(paused, None, "bob")
+    assert later.ask(paused, "cancel", "ann").state == "canceled"
 
 
 @pytest.mark.requirement("R2.2", "V2")
