@@ -50,7 +50,9 @@ def everything(finished: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("tasks") / "copy"
     shutil.copytree(finished.config_file.parent, folder, symlinks=True)
     config = folder / "market.yaml"
-    config.write_text(config.read_text() + "\naccess:\n  passwords: {memory_kib: 8, passes: 1, lanes: 1}\n")
+    # an account logs in once for all tests
+    access = "access:\n  access_minutes: 60\n  passwords: {memory_kib: 8, passes: 1, lanes: 1}\n"
+    config.write_text(f"{config.read_text()}\n{access}")
     settings = load_settings(config, environment={})
     accounts = Service(settings).access.accounts
     for name, role in (("ada", "analyst"), ("bob", "analyst"), ("olga", "operator")):
@@ -73,26 +75,40 @@ def client_of(address: str, name: str) -> httpx.Client:
 class Watcher:
     """Follows the stream over the WebSocket; remembers every event."""
 
-    def __init__(self, client: httpx.Client, **subscription: Any) -> None:
+    def __init__(self, client: httpx.Client) -> None:
         self.events: list[dict[str, Any]] = []
+        # it takes all that comes, also while the test does something else: else it would not hear answers to its pings
         self._socket: ClientConnection = connect(
-            str(client.base_url).replace("http", "ws", 1) + "ws/events", open_timeout=120
-        )
+            str(client.base_url).replace("http", "ws", 1) + "ws/events",
+            proxy=None, open_timeout=120, ping_interval=None, max_queue=None,
+        )  # fmt: skip
         token = client.headers["Authorization"].removeprefix("Bearer ")
         self._socket.send(json.dumps({"type": "authenticate", "token": token}))
-        self.start = json.loads(self._socket.recv(120))["newest"]
-        self._socket.send(json.dumps({"type": "subscribe", **subscription}))
-        assert json.loads(self._socket.recv(120))["type"] == "subscribed"
+        self.start = self._hear("authenticated")["newest"]
+        # from the number that was told: until the service hears this, more may have happened
+        self._socket.send(json.dumps({"type": "subscribe", "since": self.start}))
+        self._hear("subscribed")
 
-    def until(self, wanted: Callable[[dict[str, Any]], bool], seconds: float = 300) -> dict[str, Any]:
+    def _hear(self, kind: str, seconds: float = 120) -> dict[str, Any]:
+        """The next message of a kind; there are others, such as heartbeats."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                message = json.loads(self._socket.recv(max(0.1, deadline - time.monotonic())))
+            except TimeoutError:
+                raise AssertionError(f"no {kind} within {seconds:.0f} s; the last events: {self.events[-5:]}") from None
+            assert message["type"] != "gap", message
+            if message["type"] == kind:
+                return dict(message)
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool], seconds: float = 600) -> dict[str, Any]:
         """Wait for an event."""
         deadline = time.monotonic() + seconds
         while True:
-            message = json.loads(self._socket.recv(max(0.1, deadline - time.monotonic())))
-            if message["type"] == "event":
-                self.events.append(message)
-                if wanted(message):
-                    return dict(message)
+            event = self._hear("event", deadline - time.monotonic())
+            self.events.append(event)
+            if wanted(event):
+                return event
 
     def state(self, task: str, *states: str) -> dict[str, Any]:
         """Wait until a task has one of these states."""
@@ -317,15 +333,18 @@ def test_a_task_is_ended_by_its_owner_or_an_operator_and_then_forgotten(
 
 @pytest.mark.requirement("R2.1", "A2")
 def test_reads_go_on_while_dagster_cannot_be_reached(everything: Everything, watcher: Watcher) -> None:
-    held = ExitStack()
-    held.enter_context(simulations_held_up(everything.settings))  # so that it does not end too early
-    task = ask(everything.ada, {"kind": "backtest", "parameters": {"strategy": "buy_and_hold"}})
     lonely = everything.settings.model_copy(
         update={
             "tasks": everything.settings.tasks.model_copy(update={"dagster_url": f"http://127.0.0.1:{free_port()}"})
         }
     )
-    with held, served(create_app(Service(lonely))) as address, closing(client_of(f"{address}/", "ada")) as ada:
+    with (
+        served(create_app(Service(lonely))) as address,
+        closing(client_of(f"{address}/", "ada")) as ada,
+        ExitStack() as held,
+    ):
+        held.enter_context(simulations_held_up(everything.settings))  # so that it does not end too early
+        task = ask(everything.ada, {"kind": "backtest", "parameters": {"strategy": "buy_and_hold"}})
         assert ada.get("/api/predictions").status_code == 200
         assert read(ada, task)["as_of"] is not None
         assert ada.get("/api/tasks").json()["items"]
