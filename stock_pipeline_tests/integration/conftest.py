@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,9 @@ from stock_pipeline_tests.databases import (  # noqa: F401
 )
 from stock_pipeline_tests.published import SESSIONS, publish
 
-PATIENT = {"limits": {"login": "10000/minute", "write": "10000/minute", "read": "100000/minute"}}
+PATIENT = {
+    "limits": {"login": "10000/minute", "write": "10000/minute", "read": "100000/minute", "failures": "10000/minute"}
+}
 """Limits that a test which is about something else does not meet."""
 
 
@@ -71,9 +74,10 @@ def app(make_app: Make) -> FastAPI:
 @pytest.fixture
 def make_lone_app(published_lake: Lake, migrated_file: Path, tmp_path: Path, clock: Clock) -> Make:  # noqa: F811
     """The same on SQLite alone, for what has nothing to do with the database; each application has one of its own."""
+    numbers = itertools.count(1)
 
     def make(**options: Any) -> FastAPI:
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.db"
+        path = tmp_path / f"metadata-{next(numbers)}.db"
         shutil.copyfile(migrated_file, path)
         return _maker(published_lake, f"sqlite:///{path}", clock)(**options)
 

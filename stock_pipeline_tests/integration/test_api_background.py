@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from stock_pipeline.storage.tasks import EventLog
 from stock_pipeline_tests.api_service import app_for, service_for, signed_in
 from stock_pipeline_tests.loops import run_apart
 from stock_pipeline_tests.services import redis
+from stock_pipeline_tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -49,10 +49,13 @@ def test_a_service_that_stops_leaves_no_connection_open(
             service.waker.wake()
             runs = service.runs
     administrator = create_engine(postgres_server)
-    with administrator.connect() as connection:
-        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = :name"
-        while connection.scalar(text(count), {"name": make_url(postgres_address).database}):
-            connection.rollback()  # the server needs a moment to see that they are gone
+    open_ones = text("SELECT query FROM pg_stat_activity WHERE datname = :name")
+
+    def left() -> list[str]:
+        with administrator.connect() as connection:
+            return list(connection.scalars(open_ones, {"name": make_url(postgres_address).database}))
+
+    wait_until(lambda: not left(), left)  # the server needs a moment to see that they are gone
     administrator.dispose()
     with pytest.raises(RuntimeError, match="closed"):
         runs.launch("job", {}, {})
@@ -67,11 +70,8 @@ def lost(*_: object, **__: object) -> None:
 
 def logged(log: Path, event: str) -> str:
     """Traceback of the first line of an event, once there is one."""
-    until = time.monotonic() + 120
-    while not (found := tracebacks(log, event)):
-        assert time.monotonic() < until, event
-        time.sleep(0.01)
-    return found[0]
+    wait_until(lambda: tracebacks(log, event), lambda: f"no {event!r}")
+    return tracebacks(log, event)[0]
 
 
 @pytest.mark.requirement("R1.5")

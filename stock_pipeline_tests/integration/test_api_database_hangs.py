@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,14 +16,16 @@ from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from stock_pipeline.access import gate
 from stock_pipeline.api.app import create_app
-from stock_pipeline.storage.database import open_database
+from stock_pipeline.storage.database import migrate, open_database
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline_tests.api_service import app_for, problem, service_for, signed_in
 from stock_pipeline_tests.databases import cut_off
 from stock_pipeline_tests.published import SESSIONS, publish
 from stock_pipeline_tests.services import postgres
 from stock_pipeline_tests.serving import log_in, served
+from stock_pipeline_tests.waiting import wait_until
 
 PAGE = {"Accept": "text/html"}
 
@@ -54,7 +58,10 @@ def stopped(address: str) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.slow
 @pytest.mark.requirement("A5")
-def test_a_database_that_stands_still_does_not_hold_up_what_needs_no_database(tmp_path: Path) -> None:
+def test_a_database_that_stands_still_does_not_hold_up_what_needs_no_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_HANGS", 1.0)
     lake = Lake(tmp_path)
     publish(lake, SESSIONS[0])
     with postgres() as address, ExitStack() as stack:
@@ -64,21 +71,27 @@ def test_a_database_that_stands_still_does_not_hold_up_what_needs_no_database(tm
         base = stack.enter_context(served(app))
         token = log_in(base, app, "viewer")
         client = stack.enter_context(
-            httpx.Client(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=60)
+            httpx.Client(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=120)
         )
-        assert client.get("/api/predictions").status_code == 200
+        answers = [client.get("/api/predictions")]
+
+        def answered(status: int) -> bool:
+            try:
+                answers.append(client.get("/api/predictions", timeout=20))
+            except httpx.ReadTimeout:  # it looked for itself, because the thread that looks was late
+                return False
+            return answers[-1].status_code == status
+
+        wait_until(lambda: answered(200), lambda: answers[-1].text)
         with stopped(address) as stop:
             stop()
-            while (answer := client.get("/api/predictions")).status_code == 200:  # for two seconds
-                pass
-            problem(answer, 503, "database-unavailable")
-            assert int(answer.headers["Retry-After"]) > 0
+            wait_until(lambda: answered(503), lambda: answers[-1].text)  # for two seconds it is let in
+            problem(answers[-1], 503, "database-unavailable")
+            assert int(answers[-1].headers["Retry-After"]) > 0
             for _ in range(60):  # more than there are threads: none of them waits
                 assert client.get("/api/tasks").status_code == 503
             assert client.get("/healthz").status_code == 200
-        while (answer := client.get("/api/predictions")).status_code == 503:
-            pass
-        assert answer.status_code == 200
+        wait_until(lambda: answered(200), lambda: answers[-1].text)
 
 
 @pytest.mark.requirement("A5")
@@ -149,21 +162,17 @@ def test_statements_end_unless_the_address_says_otherwise(postgres_address: str)
         assert connection.scalar(text("SHOW statement_timeout")) == "1min"
         assert connection.scalar(text("SHOW server_version_num"))
     engine.dispose()
-    own = make_url(postgres_address).update_query_dict({"options": "-c statement_timeout=500ms"})
+    own = make_url(postgres_address).update_query_dict({"options": "-c statement_timeout=3s"})
     impatient = open_database(own.render_as_string(hide_password=False), migrate=False)
     with impatient.connect() as connection, pytest.raises(OperationalError, match="statement timeout"):
-        connection.execute(text("SELECT pg_sleep(60)"))
+        connection.execute(text("SELECT pg_sleep(50)"))
     impatient.dispose()
 
 
 @pytest.mark.requirement("A5")
 def test_migrations_wait_for_each_other_longer_than_a_statement_may_last(postgres_address: str) -> None:
-    """The one that waits has a timeout of half a second; it is let go only when it has waited longer."""
-    import threading
-
-    from stock_pipeline.storage.database import migrate
-
-    own = make_url(postgres_address).update_query_dict({"options": "-c statement_timeout=500ms"})
+    """The one that waits has a timeout of three seconds; it is let go only when it has waited longer."""
+    own = make_url(postgres_address).update_query_dict({"options": "-c statement_timeout=3s"})
     holder = create_engine(postgres_address, isolation_level="AUTOCOMMIT")
     opened: list[object] = []
     waiting = threading.Thread(target=lambda: opened.append(open_database(own.render_as_string(hide_password=False))))
@@ -175,8 +184,9 @@ def test_migrations_wait_for_each_other_longer_than_a_statement_may_last(postgre
     with holder.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:number)"), number)
         waiting.start()
-        while waiting.is_alive() and (connection.scalar(waited) or 0) < 1.5:
-            pass
+        deadline = time.monotonic() + 180
+        while waiting.is_alive() and (connection.scalar(waited) or 0) < 4 and time.monotonic() < deadline:
+            time.sleep(0.05)
         connection.execute(text("SELECT pg_advisory_unlock(:number)"), number)
     waiting.join()
     holder.dispose()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from stock_pipeline_tests.api_service import PASSWORD, Clock, add_account, probl
 from stock_pipeline_tests.loops import run_apart
 from stock_pipeline_tests.serving import log_in, served
 from stock_pipeline_tests.streaming import ending, entered, hear, say, socket_address
+from stock_pipeline_tests.waiting import soon
 
 pytestmark = pytest.mark.requirement("R8.1", "R8.5")
 
@@ -184,7 +184,7 @@ def test_a_websocket_hears_no_more_made_up_proofs_than_that(make_lone_app: Calla
     app = make_lone_app(limits=FEW)
 
     async def told(address: str, **proof: str) -> tuple[int, str]:
-        websocket = await connect(socket_address(address))
+        websocket = await connect(socket_address(address), open_timeout=120)
         await say(websocket, type="authenticate", **proof)
         return await ending(websocket)
 
@@ -207,7 +207,6 @@ def test_connections_that_wait_for_their_first_message_are_few_and_take_no_place
 ) -> None:
     monkeypatch.setattr(connections, "MOST_ARRIVING_OF_ADDRESS", 2)
     monkeypatch.setattr(connections, "MOST_ARRIVING", 3)
-    monkeypatch.setattr("stock_pipeline.api.streams.socket.LOGIN_SECONDS", 600.0)
     app = make_lone_app()
     live = app.state.live.connections
 
@@ -216,7 +215,7 @@ def test_connections_that_wait_for_their_first_message_are_few_and_take_no_place
         member = await entered(address, token)
 
         async def idle(source: str) -> Any:
-            return await connect(socket_address(address), local_addr=(source, 0))
+            return await connect(socket_address(address), open_timeout=120, local_addr=(source, 0))
 
         waiting = [await idle("127.0.0.1"), await idle("127.0.0.1")]
         assert await ending(await idle("127.0.0.1")) == (4429, "2 connections of this address have not logged in yet")
@@ -228,8 +227,7 @@ def test_connections_that_wait_for_their_first_message_are_few_and_take_no_place
         assert (await hear(member))["type"] == "pong", "who is logged in does not notice"
         for websocket in waiting:
             await websocket.close()
-        while live.waiting:
-            await asyncio.sleep(0.01)
+        await soon(lambda: not live.waiting, lambda: live.waiting)
         await (await entered(address, token)).close()
         await member.close()
 
@@ -242,7 +240,7 @@ def test_without_accounts_an_address_has_only_so_many_connections(make_lone_app:
     app = make_lone_app(anonymous_role="viewer", limits={"streams": 1})
 
     async def anonymous(address: str, source: str) -> Any:
-        websocket = await connect(socket_address(address), local_addr=(source, 0))
+        websocket = await connect(socket_address(address), open_timeout=120, local_addr=(source, 0))
         await say(websocket, type="authenticate")
         return websocket
 
