@@ -8,6 +8,7 @@ import unicodedata
 from functools import cached_property, lru_cache
 from importlib.resources import files
 
+from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
@@ -25,6 +26,16 @@ _ROWS = (
 )  # fmt: skip
 
 
+class _Hasher(Argon2Hasher):
+    """Tells a wrong password from a hash that could not be computed for want of memory or threads."""
+
+    def verify(self, password: str | bytes, hash: str | bytes) -> bool:
+        try:
+            return self._hasher.verify(hash, password)
+        except (VerifyMismatchError, InvalidHashError):
+            return False
+
+
 class Passwords:
     """Judges, hashes and verifies passwords.
 
@@ -37,7 +48,7 @@ class Passwords:
     def __init__(self, settings: PasswordSettings) -> None:
         self._settings = settings
         self._hasher = PasswordHash(
-            (Argon2Hasher(time_cost=settings.passes, memory_cost=settings.memory_kib, parallelism=settings.lanes),)
+            (_Hasher(time_cost=settings.passes, memory_cost=settings.memory_kib, parallelism=settings.lanes),)
         )
         self._turns = threading.BoundedSemaphore(_AT_ONCE)
 
@@ -80,13 +91,24 @@ class Passwords:
         -------
         tuple
             Whether it is the password, and a new hash to store where the configured cost has changed.
+
+        Raises
+        ------
+        AccessError
+            503 ``password-unverified``: the machine lacks the memory or the threads to find out.
         """
         text = _normal(password)
         if len(text) > self._settings.max_length:
             text = text[: self._settings.max_length]
             stored = None
-        with self._turns:
-            right, renewed = self._hasher.verify_and_update(_bytes(text), stored or self._nobody)
+        try:
+            with self._turns:
+                right, renewed = self._hasher.verify_and_update(_bytes(text), stored or self._nobody)
+        except VerificationError as error:
+            raise AccessError(
+                503, "password-unverified", f"passwords cannot be verified at the moment: {error}",
+                fix="try again soon", retry_after=5.0,
+            ) from error  # fmt: skip
         return (right, renewed) if stored else (False, None)
 
     @cached_property

@@ -6,11 +6,13 @@ import threading
 import unicodedata
 
 import pytest
+from argon2.exceptions import VerificationError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stock_pipeline.access import passwords as module
 from stock_pipeline.access.passwords import Passwords
+from stock_pipeline.access.principal import AccessError
 from stock_pipeline.config.access import PasswordSettings
 from stock_pipeline_tests.accounts import PASSWORD, refusal
 
@@ -93,6 +95,19 @@ def test_a_hash_of_another_cost_is_renewed_when_it_is_verified() -> None:
     assert "m=64,t=2,p=1" in renewed
     wrong = Passwords(PasswordSettings(memory_kib=64, passes=2, lanes=1)).verify("not it", old)
     assert wrong == (False, None)
+
+
+def test_a_password_that_cannot_be_verified_is_not_called_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Passwords(CHEAP)
+    stored = judge.hash(PASSWORD)
+
+    def lacking(*_: object) -> bool:
+        raise VerificationError("Memory allocation error")
+
+    monkeypatch.setattr("argon2._password_hasher.verify_secret", lacking)
+    with pytest.raises(AccessError, match="Memory allocation error") as refused:
+        judge.verify(PASSWORD, stored)
+    assert (refused.value.status, refused.value.kind, refused.value.retry_after) == (503, "password-unverified", 5.0)
 
 
 def test_without_a_stored_hash_the_same_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
