@@ -11,6 +11,7 @@ import pytest
 from stock_pipeline.api.service import Service
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline_tests.browser.visits import PASSWORD, PATIENCE_MS, PEOPLE, Visits
+from stock_pipeline_tests.copies import copy_market
 from stock_pipeline_tests.orchestration.conftest import SMALL, make_market
 from stock_pipeline_tests.proxy import NAME
 from stock_pipeline_tests.running import Running, services_running
@@ -59,7 +60,15 @@ def shown(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Settin
 
 
 @pytest.fixture(scope="package")
-def service(shown: Settings) -> Service:
+def untouched(shown: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A copy of that market from before the services run on it."""
+    folder = tmp_path_factory.mktemp("untouched")
+    copy_market(shown.config_file.parent, folder)
+    return load_settings(folder / shown.config_file.name, environment={})
+
+
+@pytest.fixture(scope="package")
+def service(shown: Settings, untouched: Settings) -> Service:
     """The parts of a service on that market, as the running one has them, with an account of each role."""
     parts = Service(shown)
     for name, role in PEOPLE.items():
@@ -68,7 +77,7 @@ def service(shown: Settings) -> Service:
 
 
 @pytest.fixture(scope="package")
-def running(shown: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(shown: Settings, untouched: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """All services on that market."""
     with services_running(shown.config_file, tmp_path_factory.mktemp("output") / "dev.log") as services:
         yield services

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from stock_pipeline_tests.browser.visits import PASSWORD, Visits
+from stock_pipeline_tests.browser.visits import PASSWORD, Visits, loaded
 
 pytestmark = [pytest.mark.slow]
 
 
 @pytest.mark.requirement("A5", "R8.2", "R8.3")
 def test_an_administrator_makes_an_account_and_changes_what_it_may_do(visits: Visits) -> None:
+    visits.expect_refusals(401)  # the page of the account that is disabled may be about to follow events
     page = visits.page("ada", "/users")
     form = page.locator("form[action='/users'][method=post]")
     form.get_by_label("Name").fill("greta")
@@ -24,6 +25,7 @@ def test_an_administrator_makes_an_account_and_changes_what_it_may_do(visits: Vi
     page.get_by_label("analyst").check()
     page.get_by_role("button", name="Save the roles").click()
     page.get_by_text("with effect from now").wait_for()
+    loaded(page)  # a script asks before something final
     greta.reload()
     greta.get_by_role("link", name="Start a back-test").wait_for()
 
@@ -59,6 +61,7 @@ def test_a_role_is_made_changed_and_deleted(visits: Visits) -> None:
     page.locator("input[value='audit:read']").uncheck()
     page.get_by_role("button", name="Save").click()
     page.get_by_text("The role is changed").wait_for()
+    loaded(page)  # a script asks before something final
     assert "audit:read" not in visits.service.access.roles.get("watcher").permissions
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()

@@ -11,7 +11,7 @@ import pytest
 
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline_tests.api_service import app_for
-from stock_pipeline_tests.browser.visits import Visits
+from stock_pipeline_tests.browser.visits import Visits, loaded
 from stock_pipeline_tests.identity_provider import CLIENT, SECRET, IdentityProvider, identity_provider
 from stock_pipeline_tests.published import SESSIONS, publish
 from stock_pipeline_tests.services import free_port
@@ -51,10 +51,12 @@ def company(chromium: Browser, provider: IdentityProvider, tmp_path: Path) -> It
 
 
 def test_somebody_comes_in_by_the_button_of_the_company(company: Visits, provider: IdentityProvider) -> None:
+    company.expect_refusals(401)  # a page whose session ends may be about to follow events
     page = company.page(None, "/tasks?kind=train")
     page.get_by_role("link", name="Log in with Example Ltd").click()
     page.get_by_role("link", name="Go on as ana").click()
     page.get_by_role("heading", name="Tasks", level=1).wait_for()
+    loaded(page)
     assert page.url == f"{company.address}tasks?kind=train", "where one wanted to go, with nothing of the journey"
     assert page.locator(".who").inner_text().split()[:3] == ["A", "ana", "analyst"]
     (cookie,) = page.context.cookies(company.address)

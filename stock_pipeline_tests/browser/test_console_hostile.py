@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +9,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
-import uvicorn
 
 from stock_pipeline.api.app import create_app
-from stock_pipeline.api.service import Service
 from stock_pipeline.observability.alerts import Alert
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.publication import PUBLISHED
@@ -21,7 +18,7 @@ from stock_pipeline.storage.tasks import Launched
 from stock_pipeline_tests.api_service import service_for
 from stock_pipeline_tests.browser.visits import PASSWORD, Visits, fits
 from stock_pipeline_tests.published import SESSIONS, predictions
-from stock_pipeline_tests.services import free_port
+from stock_pipeline_tests.serving import served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -66,32 +63,12 @@ def attacked(tmp_path: Path, chromium: Browser) -> Iterator[Visits]:
             parameters={"strategy": ATTACK, "parameters": {ATTACK: ATTACK}},
         )
     )  # fmt: skip
-    with serving(service) as address:
-        visits = Visits(chromium, address, service)
+    with served(create_app(service)) as address:
+        visits = Visits(chromium, f"{address}/", service)
         yield visits
         for context in visits.contexts:
             context.close()
     assert visits.unexpected() == []
-
-
-class serving:
-    """The application of a service on a free port of this process, for the length of a ``with`` block."""
-
-    def __init__(self, service: Service) -> None:
-        port = free_port()
-        config = uvicorn.Config(create_app(service), host="127.0.0.1", port=port, log_config=None)
-        self.server, self.address = uvicorn.Server(config), f"http://127.0.0.1:{port}/"
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-
-    def __enter__(self) -> str:
-        self.thread.start()
-        while not self.server.started:
-            self.thread.join(0.05)
-        return self.address
-
-    def __exit__(self, *exception: object) -> None:
-        self.server.should_exit = True
-        self.thread.join(120)
 
 
 @pytest.mark.requirement("R8.2", "A1", "A2", "A6")

@@ -11,7 +11,7 @@ import pyotp
 import pytest
 
 from stock_pipeline.access.principal import AccessError
-from stock_pipeline_tests.browser.visits import AGENT, PASSWORD, Visits
+from stock_pipeline_tests.browser.visits import AGENT, PASSWORD, Visits, loaded
 
 pytestmark = [pytest.mark.slow]
 
@@ -23,7 +23,7 @@ def path(address: str) -> str:
 
 @pytest.mark.requirement("R8.1", "A5")
 def test_somebody_logs_in_sees_who_they_are_and_logs_out(visits: Visits) -> None:
-    visits.expect_refusals(401)
+    visits.expect_refusals(401, 401)  # the wrong password; and the page that is left may be about to follow events
     page = visits.page(None, "/tasks?kind=backtest")
     assert path(page.url) == "/login", "who is not logged in is asked to"
     page.get_by_label("Name").fill("ana")
@@ -36,6 +36,7 @@ def test_somebody_logs_in_sees_who_they_are_and_logs_out(visits: Visits) -> None
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("heading", name="Tasks", level=1).wait_for()
+    loaded(page)
     assert page.url.endswith("/tasks?kind=backtest"), "one goes on where one wanted to go"
     assert page.locator(".who").inner_text().split() == ["A", "ana", "analyst", "Log", "out"]
     (cookie,) = page.context.cookies()
@@ -54,16 +55,17 @@ def test_somebody_logs_in_sees_who_they_are_and_logs_out(visits: Visits) -> None
 @pytest.mark.requirement("R8.1")
 def test_the_keyboard_is_enough(visits: Visits) -> None:
     page = visits.page(None, "/login")
-    assert page.evaluate("document.activeElement.name") == "name"
+    page.wait_for_function("() => document.activeElement.name === 'name'")
     page.keyboard.type("vera")
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Predictions", level=1).wait_for()
+    loaded(page)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "content"
+    page.wait_for_function("() => document.activeElement.id === 'content'")
     reached = []
     for _ in range(8):
         page.keyboard.press("Tab")
@@ -89,9 +91,8 @@ def test_a_form_of_another_site_is_refused(visits: Visits) -> None:
     page = visits.page("vera", "/account")
     cookie = {one["name"]: one["value"] for one in page.context.cookies()}
     fields = {"old_password": PASSWORD, "new_password": "another quiet otter 1", "again": "another quiet otter 1"}
-    with httpx.Client(
-        base_url=visits.address, cookies=cookie, headers={"Accept": "text/html", "User-Agent": AGENT}
-    ) as client:
+    headers = {"Accept": "text/html", "User-Agent": AGENT}
+    with httpx.Client(base_url=visits.address, cookies=cookie, headers=headers, timeout=120) as client:
         answer = client.post("/account/password", data=fields)
         assert answer.status_code == 403, "no token"
         answer = client.post("/account/password", data={**fields, "csrf_token": "0" * 64})
@@ -117,7 +118,7 @@ def test_a_second_factor_is_set_up_by_qr_code_and_asked_for(visits: Visits) -> N
     page.get_by_role("button", name="Set up").click()
     picture = page.get_by_role("img", name=re.compile("QR code"))
     picture.wait_for()
-    assert page.evaluate("document.querySelector('.qr').naturalWidth") > 100, "the picture is drawn"
+    page.wait_for_function("() => document.querySelector('.qr').naturalWidth > 100")  # the picture is drawn
     secret = page.locator("#secret").inner_text().replace(" ", "")
     page.get_by_label("Code that the app shows").fill(pyotp.TOTP(secret).now())
     page.get_by_role("button", name="Turn on").click()
@@ -150,10 +151,12 @@ def test_an_invitation_makes_an_account_and_its_secret_leaves_the_address(visits
         page.get_by_label(label, exact=True).fill("password1234")
     page.get_by_role("button", name="Make the account").click()
     page.get_by_role("alert").wait_for()  # too common: the form is still good for another one
+    loaded(page)
     for label in ("Password", "Password again"):
         page.get_by_label(label, exact=True).fill(PASSWORD)
     page.get_by_role("button", name="Make the account").click()
     page.get_by_text("The account is ready").wait_for()
+    loaded(page)
     assert visits.service.access.accounts.get("ines").roles == ("analyst",)
     assert page.evaluate("JSON.stringify(sessionStorage)") == "{}"
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from stock_pipeline_tests.browser.visits import PHONE, Visits, fits
+from stock_pipeline_tests.browser.visits import PHONE, Visits, fits, loaded
 
 pytestmark = [pytest.mark.slow]
 
@@ -65,6 +65,7 @@ def test_the_page_of_a_symbol_draws_its_charts_and_says_where_it_came_from(visit
     page = visits.page("vera", "/")
     page.get_by_role("link", name="AAPL").click()
     page.get_by_role("heading", name="AAPL", level=1).wait_for()
+    loaded(page)
     for name in ("chart-price", "chart-outcomes", "chart-risk", "chart-quality"):
         figure = page.locator(f"[data-chart={name}][data-drawn]")
         figure.wait_for()
@@ -75,6 +76,7 @@ def test_the_page_of_a_symbol_draws_its_charts_and_says_where_it_came_from(visit
     assert "Feature set hash" in lineage.inner_text()
     before = page.locator("#chart-price").inner_text()
     page.get_by_role("link", name="All", exact=True).click()
+    page.wait_for_url("**/symbols/AAPL?*")
     page.locator("[data-chart=chart-price][data-drawn]").wait_for()
     assert len(page.locator("#chart-price").inner_text()) > len(before), "more sessions"
     missing = page.goto(f"{visits.address}symbols/NOPE")
@@ -88,6 +90,7 @@ def test_models_are_read_by_all_and_promoted_by_those_who_may(visits: Visits) ->
     page = visits.page("vera", "/models")
     page.get_by_role("link", name="1", exact=True).click()
     page.get_by_role("heading", name=re.compile("ridge version 1")).wait_for()
+    loaded(page)
     assert page.get_by_role("rowheader", name="Rank IC", exact=True).count() == 1
     assert page.get_by_role("link", name="MLflow").count() == 0, "models can be changed there"
     card = page.context.request.get(f"{visits.address}api/models/1/card?format=html")

@@ -4,25 +4,24 @@ import { follow } from "./events.js";
 
 const EVERY = 700;
 const WITHOUT_STREAM = 5000;
-const PRESS = 5000;
-const LEAVING = 10_000; // a download asks to leave as well, and the page stays
+const LEAVING = 30_000; // a download asks to leave as well, and the page stays
 
 const first = document.querySelector("[data-live]");
 let connected = false;
 let due = 0;
 let busy = false;
 let again = false;
-let pressed = -PRESS;
+let pressed = false;
 let left = -LEAVING;
 
 // Nothing is exchanged under a pointer that is down, whose click would be lost; behind a question about this part; nor
 // while the page is left: what it shows may be gone by then, and loading it again would be the end of the way elsewhere.
 function held() {
-  const now = performance.now();
-  return now - pressed < PRESS || now - left < LEAVING || document.querySelector("dialog[open]") !== null;
+  return pressed || performance.now() - left < LEAVING || document.querySelector("dialog[open]") !== null;
 }
-window.addEventListener("pointerdown", () => { pressed = performance.now(); }, true);
-for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, () => { pressed = -PRESS; }, true);
+window.addEventListener("pointerdown", () => { pressed = true; }, true);
+for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, () => { pressed = false; }, true);
+window.addEventListener("pointermove", (event) => { if (!event.buttons) pressed = false; }, true); // let go elsewhere
 window.addEventListener("beforeunload", () => { left = performance.now(); });
 
 async function renew() {
