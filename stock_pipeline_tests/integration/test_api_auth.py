@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -178,7 +179,8 @@ def test_the_setup_link_is_shown_on_a_terminal_only(
     secret = address.partition("#")[2]
     for file in (tmp_path / "home").rglob("*"):
         if file.is_file():
-            assert secret.encode() not in file.read_bytes(), file
+            with contextlib.suppress(FileNotFoundError):  # SQLite's second file goes with the last connection
+                assert secret.encode() not in file.read_bytes(), file
     account = Service(settings).access.logins.set_up("root", PASSWORD, secret)
     assert account.roles == ("administrator",)
     printed.clear()

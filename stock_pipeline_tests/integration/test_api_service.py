@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -23,6 +22,7 @@ from stock_pipeline.storage.publication import PUBLISHED, PublicationCache
 from stock_pipeline_tests.api_service import PASSWORD, app_for, service_for, signed_in
 from stock_pipeline_tests.published import SESSIONS, publish
 from stock_pipeline_tests.services import free_port
+from stock_pipeline_tests.waiting import wait_until
 
 TYPE = "application/problem+json"
 
@@ -46,7 +46,7 @@ def test_without_a_publication_the_service_lives_but_is_not_ready(tmp_path: Path
             assert "nothing has been published" in response.json()["detail"]
         assert "Nothing has been published yet" in client.get("/").text
         publish(lake, SESSIONS[0])
-        _until(lambda: client.get("/readyz").status_code == 200)
+        wait_until(lambda: client.get("/readyz").status_code == 200)
         ready = Readiness.model_validate(client.get("/readyz").json())
         assert ready.publication.session == SESSIONS[0]
         assert ready.age_seconds > 0
@@ -58,11 +58,11 @@ def test_an_unreadable_lake_is_reported_and_the_last_good_publication_stays(lake
         assert client.get("/readyz").status_code == 200
         for file in Path(lake.uri(PUBLISHED), "_delta_log").glob("*.json"):
             file.write_text("{ this is not a commit")
-        _until(lambda: client.get("/readyz").status_code == 503)
+        wait_until(lambda: client.get("/readyz").status_code == 503)
         assert "cannot be read" in client.get("/readyz").json()["detail"]
         assert client.get("/api/predictions").json()["total"] == 25
         shutil.rmtree(lake.root)
-        _until(lambda: "nothing has been published" in client.get("/readyz").json()["detail"])
+        wait_until(lambda: "nothing has been published" in client.get("/readyz").json()["detail"])
         assert client.get("/api/predictions").json()["total"] == 25
 
 
@@ -201,7 +201,7 @@ def test_readers_never_see_two_publications_mixed(tmp_path: Path) -> None:
             for version in range(1, 13):
                 assert publish(lake, SESSIONS[0], 200, shift=float(version)) == version
                 if version % 3 == 0:  # some are seen by somebody, some may be replaced before
-                    _until(lambda wanted=version: wanted in seen)
+                    wait_until(lambda wanted=version: wanted in seen)
         finally:
             stop.set()
             for reader in readers:
@@ -225,15 +225,16 @@ def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
         cwd=Path(__file__).parents[2],
     )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            _until(lambda: _answers(client))
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            wait_until(lambda: _answers(client) or server.poll() is not None)
+            assert server.poll() is None, "the server ended by itself"
             tokens = client.post("/api/auth/login", json={"name": "ana", "password": PASSWORD}).json()
             client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
             first = client.get("/api/predictions")
             assert first.json()["publication"]["session"] == str(SESSIONS[0])
             assert first.headers.get("server") is None
             publish(lake, SESSIONS[1])
-            _until(lambda: client.get("/api/predictions").json()["publication"]["session"] == str(SESSIONS[1]))
+            wait_until(lambda: client.get("/api/predictions").json()["publication"]["session"] == str(SESSIONS[1]))
             assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 400
             head = client.head("/api/predictions")
             assert (head.status_code, head.content) == (200, b"")
@@ -243,7 +244,7 @@ def test_a_real_server_serves_and_stops(lake: Lake, tmp_path: Path) -> None:
             assert client.get("/readyz", headers={"X-Request-ID": "find-me-again"}).status_code == 200
     finally:
         server.terminate()
-        server.wait(timeout=60)
+        server.wait(timeout=180)
     log = (tmp_path / "logs" / "api.jsonl").read_text()
     assert '"request_id":"find-me-again"' in log
 
@@ -258,10 +259,3 @@ def _answers(client: httpx.Client) -> bool:
         return client.get("/healthz").status_code == 200
     except httpx.TransportError:
         return False
-
-
-def _until(condition, seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)

@@ -167,6 +167,7 @@ def test_many_threads_and_processes_leave_no_gap(database: Engine, database_addr
 
 
 def test_more_writers_than_connections(database: Engine, audit: Audit, caplog: pytest.LogCaptureFixture) -> None:
+    database.pool._timeout = 300.0  # those for whom there is no connection wait their turn, however long it takes
     audit.record("a.first", actor="x")
     threads = [threading.Thread(target=audit.record, args=("a.b",), kwargs={"actor": "x"}) for _ in range(60)]
     for thread in threads:
