@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from stock_pipeline.storage.lake import Lake
-from stock_pipeline_tests.api_service import app_for, problem, signed_in
+from stock_pipeline_tests.api_service import Clock, app_for, problem, signed_in, with_clock
 
 EMPTY = {
     "/api/models": {"items": [], "next_cursor": None},
@@ -45,7 +45,8 @@ ABSENT = {
 
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
-    return signed_in(app_for(Lake(tmp_path_factory.mktemp("empty")), poll_seconds=60), "operator")
+    app = app_for(Lake(tmp_path_factory.mktemp("empty")), poll_seconds=60)
+    return signed_in(with_clock(app, Clock()), "operator")
 
 
 @pytest.mark.requirement("P5", "A6")

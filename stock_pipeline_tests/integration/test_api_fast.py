@@ -17,7 +17,7 @@ from stock_pipeline.api import ready
 from stock_pipeline.api.schemas import PredictionColumns, PredictionPage
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.publication import PublicationCache
-from stock_pipeline_tests.api_service import PASSWORD, Clock, add_account, app_for, signed_in
+from stock_pipeline_tests.api_service import PASSWORD, Clock, add_account, app_for, signed_in, with_clock
 from stock_pipeline_tests.asgi_calls import Asked, ask
 from stock_pipeline_tests.loops import run_apart
 from stock_pipeline_tests.published import SESSIONS, publish
@@ -297,7 +297,7 @@ def test_rows_and_refusals_are_counted_once(app: FastAPI) -> None:
 def guarded(published_lake: Lake) -> tuple[FastAPI, list[str]]:
     """An application, and proofs of which every other one is good."""
     limits = {"read": "1000000/second", "failures": "1000000/second"}
-    app = app_for(published_lake, poll_seconds=60, sections={"access": {"limits": limits}})
+    app = with_clock(app_for(published_lake, poll_seconds=60, sections={"access": {"limits": limits}}), Clock())
     app.state.publications.refresh()
     access = app.state.service.access
     good = token(app)
