@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ from stock_pipeline.api.app import create_app
 from stock_pipeline.api.service import Service
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline_tests.api_service import signed_in
+from stock_pipeline_tests.copies import copy_market
+from stock_pipeline_tests.services import free_port
 
 PATIENT: dict[str, Any] = {
     "passwords": {"memory_kib": 8, "passes": 1, "lanes": 1},
@@ -26,9 +27,11 @@ def copied(finished: Settings, target: Path, **changes: Any) -> Settings:
     """A copy of a finished market, home folder included, with other settings where they are given."""
     import yaml
 
-    shutil.copytree(finished.config_file.parent, target, symlinks=True)
+    copy_market(finished.config_file.parent, target)
     config = target / "market.yaml"
-    content = {**yaml.safe_load(config.read_text()), "access": PATIENT, **changes}
+    # nobody answers where Dagster should be, whatever else runs on this machine
+    services = {"dagster_port": free_port()}
+    content = {**yaml.safe_load(config.read_text()), "access": PATIENT, "services": services, **changes}
     config.write_text(yaml.safe_dump(content))
     return load_settings(config, environment={})
 
