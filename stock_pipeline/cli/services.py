@@ -25,7 +25,8 @@ from stock_pipeline.config import Settings, addresses
 from stock_pipeline.core.errors import ConfigurationError, PipelineError
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 180
+START_SECONDS = 300
+"""So long the services may take to answer, on a busy machine; one that ends by itself is told at once."""
 STOP_SECONDS = 20
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOG_BYTES = 20_000_000
