@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.storage.locks import file_lock
 from stock_pipeline_tests.conftest import SAMPLE
+from stock_pipeline_tests.copies import copy_market
 
 SMALL: dict[str, Any] = {
     "home": "home",
@@ -59,10 +59,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     left = tmp_path_factory.getbasetemp().parent / "finished"
     with file_lock(left.with_suffix(".lock"), timeout=3600):
         if left.exists():
-            shutil.copytree(left, folder, symlinks=True, dirs_exist_ok=True)
+            copy_market(left, folder)
             return load_settings(folder / "market.yaml", environment={})
         settings = _run(folder)
-        shutil.copytree(folder, left.with_suffix(".new"), symlinks=True)
+        copy_market(folder, left.with_suffix(".new"))
         left.with_suffix(".new").rename(left)
         return settings
 
@@ -81,7 +81,7 @@ def copy_of_finished(finished: Settings, tmp_path: Path) -> Callable[[], Setting
 
     def copy() -> Settings:
         target = tmp_path / "copy"
-        shutil.copytree(finished.config_file.parent, target, symlinks=True)
+        copy_market(finished.config_file.parent, target)
         return load_settings(target / "market.yaml", environment={})
 
     return copy

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from stock_pipeline.orchestration.backtesting import TRIALS
 from stock_pipeline.orchestration.exclusive import BACKTESTS, sole_writer
 from stock_pipeline.storage.locks import file_lock
 from stock_pipeline_tests.api_service import PASSWORD
+from stock_pipeline_tests.copies import copy_market
 from stock_pipeline_tests.running import Running, services_running
 from stock_pipeline_tests.services import free_port
 from stock_pipeline_tests.serving import served
@@ -48,7 +48,7 @@ class Everything:
 @pytest.fixture(scope="module")
 def everything(finished: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Everything]:
     folder = tmp_path_factory.mktemp("tasks") / "copy"
-    shutil.copytree(finished.config_file.parent, folder, symlinks=True)
+    copy_market(finished.config_file.parent, folder)
     config = folder / "market.yaml"
     # an account logs in once for all tests
     access = "access:\n  access_minutes: 60\n  passwords: {memory_kib: 8, passes: 1, lanes: 1}\n"

@@ -34,6 +34,7 @@ from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.storage.tasks import EventLog, Task, TaskStore
 from stock_pipeline_tests.api_service import CHEAP, PASSWORD
 from stock_pipeline_tests.conftest import REPOSITORY
+from stock_pipeline_tests.copies import copy_market
 from stock_pipeline_tests.databases import fresh_postgres
 from stock_pipeline_tests.orchestration.test_tasks_services import process_of
 from stock_pipeline_tests.services import free_port, redis
@@ -150,7 +151,7 @@ class Machines:
 @pytest.fixture(scope="module")
 def machines(finished: Settings, postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     folder = tmp_path_factory.mktemp("workers") / "copy"
-    shutil.copytree(finished.config_file.parent, folder, symlinks=True)
+    copy_market(finished.config_file.parent, folder)
     shutil.rmtree(folder / "home" / "dagster")
     (folder / "gates.py").write_text(STRATEGY)
     config = folder / "market.yaml"
