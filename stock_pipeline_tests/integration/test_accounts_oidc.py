@@ -34,7 +34,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def provider(clock: Clock) -> Iterator[IdentityProvider]:
+def provider(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[IdentityProvider]:
+    monkeypatch.setattr(module, "_TIMEOUT", 120.0)  # a busy machine is not taken for a provider that is silent
     with identity_provider() as running:
         running.now = lambda: clock.now.timestamp()
         yield running
