@@ -69,7 +69,7 @@ def object_store(bucket: str = "lake") -> Iterator[dict[str, str]]:
     if find_spec("moto") is None:
         pytest.skip("moto is not installed; to run this test: pip install 'moto[s3]' flask flask-cors")
     place = Path(tempfile.mkdtemp(prefix="s3-test-"))
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p"]
+    command = [sys.executable, str(Path(__file__).with_name("object_store_server.py")), "-H", "127.0.0.1", "-p"]
     try:
         with _running(command, place, b"Running on", signal.SIGTERM) as port:
             address = f"http://127.0.0.1:{port}"
