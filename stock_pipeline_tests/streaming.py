@@ -63,10 +63,11 @@ async def say(connection: ClientConnection, **message: Any) -> None:
 
 async def hear(connection: ClientConnection, seconds: float = 120) -> dict[str, Any]:
     """Receive a message that is not a heartbeat; of those there may be some on a busy machine."""
-    while True:
-        message = await hear_any(connection, seconds)
-        if message["type"] != "heartbeat":
-            return message
+    async with asyncio.timeout(seconds):  # all together: heartbeats would go on for ever
+        while True:
+            message = await hear_any(connection, seconds)
+            if message["type"] != "heartbeat":
+                return message
 
 
 async def hear_any(connection: ClientConnection, seconds: float = 120) -> dict[str, Any]:
@@ -107,7 +108,8 @@ async def deaf(address: str, token: str) -> ClientConnection:
 async def ending(connection: ClientConnection, seconds: float = 120) -> tuple[int, str]:
     """Close code and reason, after whatever else comes."""
     try:
-        while True:
-            await asyncio.wait_for(connection.recv(), seconds)
+        async with asyncio.timeout(seconds):
+            while True:
+                await connection.recv()
     except ConnectionClosed as closed:
         return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
