@@ -76,7 +76,7 @@ class Relay:
     ) -> None:
         self._instance, self._engine, self._clock = instance, engine, clock
         self._keep = timedelta(days=keep_days)
-        self._copier = RunCopier(instance, engine)
+        self._copier = RunCopier(instance, engine, clock)
         self._events, self._store = EventLog(engine), TaskStore(engine)
         self._waker, self._newest = waker, 0
         self._failed = FailedRuns(engine, clock)

@@ -24,8 +24,10 @@ from stock_pipeline.storage.tasks.events import SEQUENCE, take_turn
 from stock_pipeline.storage.tasks.store import enter
 
 BATCH = 500
-DECISION_SECONDS = 10.0
-"""So long after a failure Dagster is waited for to say whether it retries; the process may have died before."""
+DECISION_SECONDS, LONG_AGO_SECONDS = 10.0, 3600.0
+"""So long Dagster is waited for to say whether it retries a failed run: the process may have died before it could. It
+counts from when the failure was seen, for the clock of the process may be another one; of long ago, none is waited for.
+"""
 
 
 class RunCopier:
@@ -37,14 +39,17 @@ class RunCopier:
         Where the runs are.
     engine
         The metadata database.
-    now
-        Unix time.
+    clock
+        Seconds that only grow.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, engine: Engine, now: Callable[[], float] = time.time) -> None:
-        self._instance, self._engine, self._now = instance, engine, now
+    def __init__(
+        self, instance: dg.DagsterInstance, engine: Engine, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._instance, self._engine, self._clock = instance, engine, clock
         self._events, self._estimates = EventLog(engine), Estimates()
         self._plans: dict[str, frozenset[str]] = {}
+        self._undecided_since: dict[str, float] = {}
 
     def copy(self, record: dg.RunRecord) -> bool:
         """Copy what is new of a run; returns whether it is over and all of it is copied."""
@@ -95,6 +100,7 @@ class RunCopier:
             if of.run.copied:
                 self._estimates.forget(of.task.job)
                 self._plans.pop(run.run_id, None)
+                self._undecided_since.pop(run.run_id, None)
             return of.run.copied, of.run.cursor, not undecided
 
     def _rows(self, session: Session, record: dg.RunRecord) -> RunOfTask | None:
@@ -128,7 +134,10 @@ class RunCopier:
         entry = found.event_log_entry
         if entry.dagster_event is None or entry.dagster_event.event_type != dg.DagsterEventType.RUN_FAILURE:
             return False
-        if self._now() - entry.timestamp > DECISION_SECONDS:
+        if time.time() - entry.timestamp > LONG_AGO_SECONDS:
             return False
         fresh = self._instance.get_run_by_id(run.run_id)
-        return fresh is not None and records.will_retry(self._instance, fresh) is None
+        if fresh is None or records.will_retry(self._instance, fresh) is not None:
+            return False
+        since = self._undecided_since.setdefault(run.run_id, self._clock())
+        return self._clock() - since < DECISION_SECONDS

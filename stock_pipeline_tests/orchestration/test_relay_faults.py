@@ -154,6 +154,34 @@ def test_a_run_that_cannot_be_copied_is_tried_again_with_growing_pauses(
     assert TaskStore(database).as_of() is not None, "a run that is gone is waited for no longer"
 
 
+@pytest.mark.requirement("V2", "R2.5")
+@pytest.mark.parametrize("decided", [True, False])
+def test_whether_a_failed_run_is_retried_is_waited_for_whatever_the_clock_of_its_process_says(
+    database: Engine, runs: Runs, decided: bool
+) -> None:
+    clock, store = Clock(), TaskStore(database)
+    run = runs.launch(retries=1)
+    runs.start(run.run_id)
+    failure = dg.DagsterEvent(dg.DagsterEventType.RUN_FAILURE.value, run.job_name, message="its process is gone")
+    behind = (datetime.now(UTC) - timedelta(minutes=1)).timestamp()
+    # Dagster records the failure first, and what it makes of it afterwards
+    runs.instance.event_log_storage.store_event(
+        dg.EventLogEntry(
+            error_info=None, level="error", user_message="", run_id=run.run_id, timestamp=behind,
+            job_name=run.job_name, dagster_event=failure,
+        )
+    )  # fmt: skip
+    copying = Relay(runs.instance, database, clock=clock)
+    copying.poll()
+    assert store.get(run.run_id).state == "running"  # type: ignore[union-attr]
+    if decided:
+        runs.instance.add_run_tags(run.run_id, {"dagster/will_retry": "true"})
+    else:
+        clock.now += 11
+    copying.poll()
+    assert store.get(run.run_id).state == ("retrying" if decided else "failed")  # type: ignore[union-attr]
+
+
 @pytest.mark.requirement("V5", "R2.4")
 def test_up_to_when_all_is_known_is_told_only_when_all_is_copied(
     database: Engine, runs: Runs, monkeypatch: pytest.MonkeyPatch
