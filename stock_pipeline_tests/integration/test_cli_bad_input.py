@@ -228,7 +228,7 @@ def test_doctor_names_the_server_that_is_away(tmp_path):
     found = command("-c", config, "doctor", "--json")
     assert found.code == 1
     verdicts = {finding["what"]: finding["verdict"] for finding in json.loads(found.out)}
-    assert (verdicts["metadata"], verdicts["calendar"], verdicts["models"]) == ("wrong", "ok", "note")
+    assert (verdicts["metadata"], verdicts["features"], verdicts["models"]) == ("wrong", "ok", "note")
     assert "hidden" not in said.all
 
 
