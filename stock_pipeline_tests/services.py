@@ -28,7 +28,7 @@ _INITDB = ["-U", "test", "-A", "trust", "-N", "-E", "UTF8", "--no-locale"]
 """Without the locale of whoever runs the tests: it decides about the order of texts and the language of the log."""
 
 _FIRST_PORT, _PORTS, _RANGES = 16_000, 1_000, 16
-_given = itertools.count(os.getpid())
+_given = itertools.count(os.getpid() * 37)  # runs that begin together do not begin at the same port
 _REDIS = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
 
 
