@@ -76,13 +76,9 @@ class Followed:
 
     def renewal(self, page: Page) -> Route:
         """The question of a page for itself, which an event brings about; it is not answered yet."""
-        asked, address = self.answer(page, lambda route: None), page.url
+        asked = self.answer(page, lambda route: None)
         self.tell()
-        deadline = time.monotonic() + 120
-        while not asked:
-            assert time.monotonic() < deadline, f"the script of {address} does not ask"
-            page.wait_for_timeout(20)
-        return asked[0]
+        return first_of(asked, page)
 
     def answer(self, page: Page, first: Callable[[Route], None]) -> list[Route]:
         """Answer the first renewal of a page otherwise; gives those that were asked for."""
@@ -113,6 +109,15 @@ def followed(chromium: Browser, tmp_path: Path) -> Iterator[Followed]:
         for context in made.visits.contexts:
             context.close()
     assert made.visits.unexpected() == []
+
+
+def first_of(asked: list[Route], page: Page) -> Route:
+    """The first request that is held, once the page has made it."""
+    address, deadline = page.url, time.monotonic() + 120
+    while not asked:
+        assert time.monotonic() < deadline, f"{address} does not ask"
+        page.wait_for_timeout(20)
+    return asked[0]
 
 
 def arrives(page: Page, renewal: Route) -> None:
@@ -187,3 +192,25 @@ def test_whoever_types_on_while_an_answer_arrives_sees_no_fault(followed: Follow
     page.get_by_label("Contains").fill("second")
     page.wait_for_url("**q=second*")
     page.get_by_text("No task here").wait_for()
+
+
+def test_nothing_final_is_done_before_the_page_can_ask(followed: Followed) -> None:
+    followed.turns("succeeded")
+    page = followed.visits.page("ada", None)
+    held: list[Route] = []
+    page.route("**/js/console.js*", lambda route: held.append(route))
+    page.goto(followed.visits.address + followed.path, wait_until="commit")
+    button = page.get_by_role("button", name="Delete")
+    button.wait_for()
+    page.wait_for_function(
+        "() => getComputedStyle(document.querySelector('form[data-confirm] button')).pointerEvents == 'none'"
+    )
+    place = button.bounding_box()
+    assert place is not None
+    page.mouse.click(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    page.wait_for_timeout(SETTLE_MS)
+    assert followed.service.tasks.store.get(followed.id) is not None
+    first_of(held, page).continue_()
+    button.click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.get_by_text("The task and its runs are deleted").wait_for()
