@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
-
 from stock_pipeline.cli.console import err, out
 from stock_pipeline.cli.first_start import tell_how_to_begin
+from stock_pipeline.cli.stopping import stop_all
 from stock_pipeline.config import Settings, addresses
 from stock_pipeline.core.errors import ConfigurationError, PipelineError
 
@@ -171,7 +170,7 @@ def serve_all(settings: Settings) -> None:
         # a second Ctrl-C must not leave half of them behind
         for number in previous:
             signal.signal(number, signal.SIG_IGN)
-        _stop([process for _, process, _ in running])
+        stop_all([process for _, process, _ in running], STOP_SECONDS)
         code_socket(settings).unlink(missing_ok=True)
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -260,38 +259,8 @@ def _all_alive(running: list[tuple[Service, subprocess.Popen[bytes], Path]]) -> 
             raise PipelineError(f"{service.name} ended by itself", value=how, fix=f"see {log}")
 
 
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    # code servers and runs are children of the services, some of them in groups of their own
-    family = [child for process in processes for child in _children(process.pid)]
-    for process in processes:
-        _signal(process, signal.SIGINT)
-    deadline = time.monotonic() + STOP_SECONDS
-    for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.1, deadline - time.monotonic()))
-        _signal(process, signal.SIGKILL)
-        process.wait()
-    _, alive = psutil.wait_procs(family, timeout=max(0.1, min(3.0, deadline - time.monotonic())))
-    for child in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
-
-
-def _children(pid: int) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).children(recursive=True)
-    return []
-
-
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return
 
 
 def _answers(host: str, port: int) -> bool:
