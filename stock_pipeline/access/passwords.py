@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from importlib.resources import files
 
-from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
+from argon2.exceptions import HashingError, InvalidHashError, VerificationError, VerifyMismatchError
+from argon2.low_level import error_to_str, lib
 from pwdlib import PasswordHash
+from pwdlib.exceptions import UnknownHashError
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from stock_pipeline.access.principal import AccessError
@@ -26,14 +30,21 @@ _ROWS = (
 )  # fmt: skip
 
 
+_DAMAGED = error_to_str(lib.ARGON2_DECODING_FAIL)
+
+
 class _Hasher(Argon2Hasher):
-    """Tells a wrong password from a hash that could not be computed for want of memory or threads."""
+    """Tells a wrong password, which a damaged hash makes of every one, from a want of memory or threads."""
 
     def verify(self, password: str | bytes, hash: str | bytes) -> bool:
         try:
             return self._hasher.verify(hash, password)
         except (VerifyMismatchError, InvalidHashError):
             return False
+        except VerificationError as error:
+            if str(error) == _DAMAGED:
+                return False
+            raise
 
 
 class Passwords:
@@ -78,8 +89,14 @@ class Passwords:
             raise _weak("common", "the password is on the list of common ones", "several unrelated words")
 
     def hash(self, password: str) -> str:
-        """Hash of a password."""
-        with self._turns:
+        """Hash of a password.
+
+        Raises
+        ------
+        AccessError
+            503 ``password-unverified``: the machine lacks the memory or the threads to compute it.
+        """
+        with self._turn():
             return self._hasher.hash(_bytes(_normal(password)))
 
     def verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
@@ -101,15 +118,24 @@ class Passwords:
         if len(text) > self._settings.max_length:
             text = text[: self._settings.max_length]
             stored = None
+        with self._turn():
+            try:
+                right, renewed = self._hasher.verify_and_update(_bytes(text), stored or self._nobody)
+            except UnknownHashError:
+                right, renewed = False, None
+        return (right, renewed) if stored else (False, None)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One of the few hashes that are computed at the same time."""
         try:
             with self._turns:
-                right, renewed = self._hasher.verify_and_update(_bytes(text), stored or self._nobody)
-        except VerificationError as error:
+                yield
+        except (VerificationError, HashingError) as error:
             raise AccessError(
                 503, "password-unverified", f"passwords cannot be verified at the moment: {error}",
                 fix="try again soon", retry_after=5.0,
             ) from error  # fmt: skip
-        return (right, renewed) if stored else (False, None)
 
     @cached_property
     def _nobody(self) -> str:

@@ -43,7 +43,7 @@ def complete(app: FastAPI) -> None:
     """Make the application's OpenAPI document complete.
 
     Every operation gets its permission, how to prove who asks, and the problems that any request may meet: those of
-    the address and the body, of access and of the limits.
+    the address and the body, of access and of the limits, and of a database that is away.
     """
     build = app.openapi
 
@@ -83,6 +83,8 @@ def _complete_operation(method: str, operation: dict[str, Any], declared: list[s
     problems = {400, 422} if "parameters" in operation or "requestBody" in operation else {400}
     if not public:
         problems |= {401, 403, 429}
+    if not public or method != "get":
+        problems |= {503}  # the database is away, or the machine cannot verify a password
     if "requestBody" in operation:
         problems |= {408, 413, 415}
     for status in sorted(problems):

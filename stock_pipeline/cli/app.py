@@ -129,7 +129,7 @@ def main() -> None:
 
 
 def _of_a_database(error: Exception) -> BaseException | None:
-    """The error by which a database did not answer or refused; nothing is imported to find out."""
+    """The error by which a database did not answer or refused; no database library is imported to find out."""
     if "sqlalchemy.exc" not in sys.modules:
         return None
     from stock_pipeline.storage.database import away

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import unicodedata
+from collections.abc import Callable
 
 import pytest
-from argon2.exceptions import VerificationError
+from argon2.exceptions import HashingError, VerificationError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,6 +109,25 @@ def test_a_password_that_cannot_be_verified_is_not_called_wrong(monkeypatch: pyt
     with pytest.raises(AccessError, match="Memory allocation error") as refused:
         judge.verify(PASSWORD, stored)
     assert (refused.value.status, refused.value.kind, refused.value.retry_after) == (503, "password-unverified", 5.0)
+
+
+@pytest.mark.parametrize("ask", [lambda judge: judge.hash(PASSWORD), lambda judge: judge.verify(PASSWORD, None)])
+def test_nor_is_a_hash_that_cannot_be_made_a_fault(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[Passwords], object]
+) -> None:
+    def lacking(*_: object, **__: object) -> bytes:
+        raise HashingError("Memory allocation error")
+
+    monkeypatch.setattr("argon2._password_hasher.hash_secret", lacking)
+    with pytest.raises(AccessError, match="Memory allocation error") as refused:
+        ask(Passwords(CHEAP))
+    assert refused.value.kind == "password-unverified"
+
+
+def test_a_damaged_hash_is_the_hash_of_no_password() -> None:
+    judge = Passwords(CHEAP)
+    for damaged in ((stored := judge.hash(PASSWORD))[:-3], stored.replace("m=", "m=x"), "$argon2id$nothing", "nothing"):
+        assert judge.verify(PASSWORD, damaged) == (False, None)
 
 
 def test_without_a_stored_hash_the_same_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
