@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 COLOURS = 200
 GROUPS = ("backtests", "features", "market", "models", "predictions", "risk")
-START_SECONDS = 240
+START_SECONDS = 660
 WAIT_MS = 120_000
 VISITOR = "ada"
 

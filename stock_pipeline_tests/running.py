@@ -56,7 +56,7 @@ class Running:
 
 @contextmanager
 def services_running(
-    config: Path, output: Path, seconds: float = 480, ports: dict[str, int] | None = None
+    config: Path, output: Path, seconds: float = 660, ports: dict[str, int] | None = None
 ) -> Iterator[Running]:
     """Start ``stock-pipeline dev`` on a configuration and wait until it has printed its addresses."""
     ports = ports or {name: free_port() for name in ("dagster", "mlflow", "api")}

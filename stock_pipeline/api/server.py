@@ -24,6 +24,8 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 STOP_SECONDS = 5
 PING_SECONDS = 20.0
 """How often a WebSocket is asked whether it is still there, and how long it may take to answer."""
+KEEP_SECONDS = 5
+"""How long an idle connection is kept; a proxy must close its own before that."""
 LARGEST_MESSAGE = 65_536
 """Bytes of a WebSocket message that are read at all; larger ones end the connection unread."""
 
@@ -85,6 +87,7 @@ def server_of(app: FastAPI) -> uvicorn.Server:
         ws_per_message_deflate=False,
         ws_ping_interval=PING_SECONDS,
         ws_ping_timeout=PING_SECONDS,
+        timeout_keep_alive=KEEP_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
         log_config=None,
         access_log=False,

@@ -68,10 +68,12 @@ def look_at_workers(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(what: str, address: str) -> Finding:
-    from sqlalchemy import create_engine, make_url
+    from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
-    url = make_url(address)
+    from stock_pipeline.storage.database import parse
+
+    url = parse(address)
     sqlite = url.get_backend_name() == "sqlite"
     if sqlite and not os.path.exists(url.database or ""):
         return Finding(None, what, f"{url.database}: not made yet")
@@ -85,5 +87,6 @@ def _database(what: str, address: str) -> Finding:
         return Finding(False, what, f"does not answer: {redact_text(why)}")
     finally:
         engine.dispose()
-    where = url.database if sqlite else f"{url.host}:{url.port or 5432}/{url.database}"
+    server = url.host or url.query.get("host", "a local socket")
+    where = url.database if sqlite else f"{server}:{url.port or 5432}/{url.database}"
     return Finding(True, what, f"{where} ({'SQLite' if sqlite else 'Postgres'} {version})")

@@ -191,6 +191,7 @@ def sessions(
 ) -> None:
     """Print the open sessions of an account, or end them."""
     access, by = open_access(context)
+    _only_printed(as_json, revoke, "--revoke")
     account = access.accounts.get(name)
     if revoke:
         ended = access.sessions.revoke_all(account.id, reason="revoked by an administrator", by=by)
@@ -222,6 +223,7 @@ def keys(
     from stock_pipeline.api.routes.account import key_fields
 
     access, by = open_access(context)
+    _only_printed(as_json, revoke or create, "--create, --revoke")
     account = access.accounts.get(name)
     if revoke is not None:
         if revoke not in {key.id for key in access.keys.list(account.name)}:
@@ -278,6 +280,11 @@ def machine_user() -> Principal:
     from stock_pipeline.access.principal import Principal
 
     return Principal(getpass.getuser()[:64], "command_line", permissions=frozenset(PERMISSIONS))
+
+
+def _only_printed(as_json: bool, action: object, named: str) -> None:
+    if as_json and action:
+        raise ConfigurationError("--json is for what is printed", value=f"with {named}", fix="leave one of them out")
 
 
 def _password(stdin: bool) -> str | None:

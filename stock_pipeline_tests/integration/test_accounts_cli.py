@@ -112,6 +112,8 @@ def test_mistakes_are_explained(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["role", "root", "boss"], "", "there is no such role: 'boss'"),
         (["invite"], "", "invitations are off"),
         (["keys", "root", "--create", "job"], "", "a key needs scopes"),
+        (["keys", "root", "--revoke", "0123", "--json"], "", "--json is for what is printed"),
+        (["sessions", "root", "--revoke", "--json"], "", "--json is for what is printed"),
         (["keys", "root", "--revoke", "0123"], "", "root has no such key: '0123'"),
     ):
         said = users(root, *arguments, stdin=stdin, monkeypatch=monkeypatch)

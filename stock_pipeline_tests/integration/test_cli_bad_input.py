@@ -244,3 +244,19 @@ def test_doctor_finds_servers_that_answer_and_makes_no_file(tmp_path, postgres_a
     assert not (tmp_path / "home" / "metadata.db").exists()
     open_database(tmp_path / "home" / "metadata.db").dispose()
     assert "metadata.db (SQLite " in command("-c", config, "doctor").all
+
+
+@pytest.mark.requirement("R8.1")
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("mysql://x:hidden@127.0.0.1/z", "no such kind of metadata database"),
+        ("postgres://x:hidden@127.0.0.1:port/z", "not a database address"),
+        ("postgres://x:hidden@127.0.0.1:1/z", "does not answer"),
+    ],
+)
+def test_doctor_reads_the_address_of_the_database_as_the_service_does(tmp_path, address, found):
+    said = command("-c", small_market(tmp_path, storage={"metadata": address}), "doctor")
+    assert said.code == 1
+    assert found in said.all
+    assert "hidden" not in said.all

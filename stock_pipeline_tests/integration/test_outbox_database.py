@@ -133,7 +133,9 @@ def test_the_revision_of_another_program_in_the_same_database_is_left_alone(engi
         assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "5e139331e376"
 
 
-@pytest.mark.parametrize("bad", ["mysql://root:secret@host/db", "sqlite://", "not an address ://"])
+@pytest.mark.parametrize(
+    "bad", ["mysql://root:secret@host/db", "sqlite://", "not an address ://", "postgres://me:secret@host:port/db"]
+)
 def test_addresses_that_cannot_be_used(bad: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         open_database(bad)

@@ -4,6 +4,6 @@ SQLite by default, Postgres by configuration. Tables are in ``tables``, their hi
 """
 
 from stock_pipeline.storage.database.away import AWAY, away
-from stock_pipeline.storage.database.engine import open_database, reading, transaction
+from stock_pipeline.storage.database.engine import open_database, parse, reading, transaction
 
-__all__ = ["AWAY", "away", "open_database", "reading", "transaction"]
+__all__ = ["AWAY", "away", "open_database", "parse", "reading", "transaction"]

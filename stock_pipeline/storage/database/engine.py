@@ -52,7 +52,7 @@ def open_database(address: str | Path, *, migrate: bool = True) -> Engine:
     ConfigurationError
         Neither SQLite nor Postgres, or not an address.
     """
-    url = _parse(address)
+    url = parse(address)
     if url.get_backend_name() == "sqlite":
         if not url.database or url.database == ":memory:":
             raise ConfigurationError("the metadata database needs a file", value="sqlite in memory")
@@ -86,13 +86,20 @@ def transaction(engine: Engine, session: Session | None = None) -> Iterator[Sess
         yield own
 
 
-def _parse(address: str | Path) -> URL:
+def parse(address: str | Path) -> URL:
+    """Read the address of a metadata database.
+
+    Raises
+    ------
+    ConfigurationError
+        Neither SQLite nor Postgres, or not an address.
+    """
     text = str(address)
     if "://" not in text:
         return URL.create("sqlite", database=str(Path(text).absolute()))
     try:
         url = make_url(text)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise ConfigurationError("not a database address (it is not shown, it may hold a password)") from error
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg2")

@@ -159,8 +159,8 @@ def _unpack(source: Path, root: Path) -> None:
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         raise IntegrityError("the backup of a model is damaged", value=str(source), fix="use another backup") from error
     except Exception as error:
-        # zlib raises an exception of its own for damaged streams
-        if type(error).__module__ != "zlib":
+        # zlib and lzma raise exceptions of their own for damaged streams; a damaged header may name any of the two
+        if type(error).__module__ not in ("zlib", "_lzma"):
             raise
         raise IntegrityError("the backup of a model is damaged", value=str(source), fix="use another backup") from error
 

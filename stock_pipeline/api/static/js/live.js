@@ -29,12 +29,16 @@ async function renew() {
   if (busy) { again = true; return; }
   busy = true;
   const address = window.location.href;
+  let wait = WITHOUT_STREAM;
   try {
     const answer = await fetch(address, { headers: { Accept: "text/html" } });
     const text = await answer.text();
     if (held() || window.location.href !== address) { again = true; return; }
     if (answer.redirected || answer.status === 404) { window.location.reload(); return; }
-    if (answer.status === 429 || answer.status >= 500) throw new Error(answer.statusText);
+    if (answer.status === 429 || answer.status >= 500) {
+      wait = Math.max(wait, 1000 * Number(answer.headers.get("Retry-After") ?? 0));
+      throw new Error(answer.statusText);
+    }
     if (!answer.ok) return;
     const fresh = new DOMParser().parseFromString(text, "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
@@ -43,7 +47,7 @@ async function renew() {
     }
     show();
   } catch {
-    soon(WITHOUT_STREAM); // the service is away for a moment, and this may have been the last event
+    soon(wait); // the service is away for a moment, and this may have been the last event
   } finally {
     busy = false;
     if (again) { again = false; soon(); }
