@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from stock_pipeline.access import gate
 from stock_pipeline.access.facade import Access
 from stock_pipeline.access.principal import AccessError, Origin
 from stock_pipeline.config.access import AccessSettings
@@ -20,8 +19,6 @@ CHEAP = {"memory_kib": 8, "passes": 1, "lanes": 1}
 """Hashes that cost nothing."""
 
 HOME_ADDRESS = Origin("192.0.2.10", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
-
-gate._HANGS = 600.0  # a machine that stands still is not taken for a database that does not answer
 
 
 class Clock:

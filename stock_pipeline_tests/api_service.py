@@ -14,7 +14,6 @@ from stock_pipeline.access.accounts import Account
 from stock_pipeline.access.principal import AccessError
 from stock_pipeline.api.app import create_app
 from stock_pipeline.api.service import Service
-from stock_pipeline.api.streams import socket
 from stock_pipeline.config import Settings
 from stock_pipeline.config.loading import load_settings
 from stock_pipeline.storage.lake import Lake
@@ -22,8 +21,6 @@ from stock_pipeline.storage.publication import PublicationCache
 from stock_pipeline_tests.accounts import CHEAP
 
 PASSWORD = "a quiet sentence for tests 7"
-
-socket.LOGIN_SECONDS = 600.0  # a first message that a busy machine brings late is not too late
 
 
 def settings_for(

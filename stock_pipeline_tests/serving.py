@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pytest
 from fastapi import FastAPI
 
 from stock_pipeline.api.server import listen, server_of
 from stock_pipeline_tests.api_service import PASSWORD, add_account
 from stock_pipeline_tests.conftest import REPOSITORY
+from stock_pipeline_tests.patience import be_patient
 from stock_pipeline_tests.services import free_port
 
 
@@ -119,6 +121,7 @@ def main() -> None:
     from stock_pipeline.api.service import Service
     from stock_pipeline.config import load_settings
 
+    be_patient(pytest.MonkeyPatch())  # as this is for a test, like all else
     settings = load_settings(Path(sys.argv[1]), environment={})
     serve(Service(settings), port=int(sys.argv[2]), home=settings.home)
 

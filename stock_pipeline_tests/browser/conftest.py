@@ -13,6 +13,7 @@ from stock_pipeline.config import Settings, load_settings
 from stock_pipeline_tests.browser.visits import PASSWORD, PATIENCE_MS, PEOPLE, Visits
 from stock_pipeline_tests.copies import copy_market
 from stock_pipeline_tests.orchestration.conftest import SMALL, make_market
+from stock_pipeline_tests.patience import patient_limits  # noqa: F401
 from stock_pipeline_tests.proxy import NAME
 from stock_pipeline_tests.running import Running, services_running
 

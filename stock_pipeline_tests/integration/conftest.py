@@ -22,6 +22,7 @@ from stock_pipeline_tests.databases import (  # noqa: F401
     sqlite_address,
     sqlite_database,
 )
+from stock_pipeline_tests.patience import patient_limits  # noqa: F401
 from stock_pipeline_tests.published import SESSIONS, publish
 
 PATIENT = {

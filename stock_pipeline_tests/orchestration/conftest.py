@@ -14,6 +14,7 @@ from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.storage.locks import file_lock
 from stock_pipeline_tests.conftest import SAMPLE
 from stock_pipeline_tests.copies import copy_market
+from stock_pipeline_tests.patience import patient_limits  # noqa: F401
 
 SMALL: dict[str, Any] = {
     "home": "home",

@@ -34,6 +34,7 @@ from stock_pipeline_tests.databases import (  # noqa: F401
 from stock_pipeline_tests.filled import body_of, path_of, query_of
 from stock_pipeline_tests.loops import run_apart
 from stock_pipeline_tests.published import SESSIONS, publish
+from stock_pipeline_tests.patience import patient_limits  # noqa: F401
 
 pytestmark = [pytest.mark.requirement("V8", "R8.2")]
 
