@@ -23,7 +23,7 @@ def wait_until(holds: Callable[[], Any], seen: Callable[[], Any] = lambda: "", s
     seen
         What is told where it never does.
     seconds
-        After which that is so.
+        How long to wait.
     """
     deadline = time.monotonic() + seconds
     while not holds():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -28,6 +27,8 @@ from stock_pipeline_tests.serving import log_in, served
 from stock_pipeline_tests.waiting import wait_until
 
 PAGE = {"Accept": "text/html"}
+HANGS = gate._HANGS
+"""What the product has, before tests are made patient."""
 
 
 @contextmanager
@@ -61,11 +62,12 @@ def stopped(address: str) -> Iterator[Callable[[], None]]:
 def test_a_database_that_stands_still_does_not_hold_up_what_needs_no_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "_HANGS", 1.0)
+    monkeypatch.setattr(gate, "_HANGS", HANGS)
     lake = Lake(tmp_path)
     publish(lake, SESSIONS[0])
     with postgres() as address, ExitStack() as stack:
-        service = service_for(lake, storage={"metadata": address})
+        waits = make_url(address).update_query_dict({"connect_timeout": "600"})  # no limit of the connection ends it
+        service = service_for(lake, storage={"metadata": waits.render_as_string(hide_password=False)})
         app = create_app(service)
         stack.callback(service.database.dispose)
         base = stack.enter_context(served(app))
@@ -73,19 +75,25 @@ def test_a_database_that_stands_still_does_not_hold_up_what_needs_no_database(
         client = stack.enter_context(
             httpx.Client(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=120)
         )
-        answers = [client.get("/api/predictions")]
+        answers, late = [client.get("/api/predictions")], []
 
         def answered(status: int) -> bool:
-            try:
-                answers.append(client.get("/api/predictions", timeout=20))
-            except httpx.ReadTimeout:  # it looked for itself, because the thread that looks was late
-                return False
+            answers.append(client.get("/api/predictions"))
             return answers[-1].status_code == status
+
+        def refused() -> bool:
+            try:
+                answers.append(client.get("/api/predictions", timeout=30))
+            except httpx.ReadTimeout as error:  # it looked for itself, because the thread that looks was late
+                late.append(error)
+                assert len(late) == 1, "whoever comes while another one waits for the database is refused"
+                return False
+            return answers[-1].status_code == 503
 
         wait_until(lambda: answered(200), lambda: answers[-1].text)
         with stopped(address) as stop:
             stop()
-            wait_until(lambda: answered(503), lambda: answers[-1].text)  # for two seconds it is let in
+            wait_until(refused, lambda: answers[-1].text)  # for two seconds it is let in
             problem(answers[-1], 503, "database-unavailable")
             assert int(answers[-1].headers["Retry-After"]) > 0
             for _ in range(60):  # more than there are threads: none of them waits
@@ -184,11 +192,11 @@ def test_migrations_wait_for_each_other_longer_than_a_statement_may_last(postgre
     with holder.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:number)"), number)
         waiting.start()
-        deadline = time.monotonic() + 180
-        while waiting.is_alive() and (connection.scalar(waited) or 0) < 4 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        connection.execute(text("SELECT pg_advisory_unlock(:number)"), number)
-    waiting.join()
+        try:
+            wait_until(lambda: not waiting.is_alive() or (connection.scalar(waited) or 0) >= 4)
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:number)"), number)
+            waiting.join()
     holder.dispose()
     assert len(opened) == 1
     opened[0].dispose()  # type: ignore[attr-defined]
