@@ -38,7 +38,7 @@ class _Shared:
         self.users += 1
         try:
             if not self.migrated:
-                with _administered(self.address) as run:
+                with administered(self.address) as run:
                     run("CREATE DATABASE migrated")
                 open_database(_database_of(self.address, "migrated")).dispose()
                 self.migrated = True
@@ -84,12 +84,12 @@ def sqlite_address(migrated_file: Path, tmp_path: Path) -> str:
 def fresh_postgres(server: str) -> Iterator[str]:
     """Address of a fresh database with all tables on the shared server, for the length of a ``with`` block."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
-    with _administered(server) as run:
+    with administered(server) as run:
         run(f"CREATE DATABASE {name} TEMPLATE migrated")
     try:
         yield _database_of(server, name)
     finally:
-        with _administered(server) as run:
+        with administered(server) as run:
             run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -97,11 +97,18 @@ def fresh_postgres(server: str) -> Iterator[str]:
 def cut_off(server: str, address: str) -> Iterator[None]:
     """Close all connections to a database, and refuse new ones for the length of a ``with`` block."""
     name = make_url(address).database
-    with _administered(server) as run:
-        run(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS false')
-        run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-        yield
-        run(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS true')
+    with administered(server) as run:
+        try:
+            run(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS false')
+            end_connections(run, name)
+            yield
+        finally:
+            run(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS true')
+
+
+def end_connections(run: Callable[[str], None], name: str | None) -> None:
+    """Close all connections to a database of a server; see `administered`."""
+    run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
 
 
 @pytest.fixture
@@ -138,7 +145,8 @@ def _database_of(server: str, name: str) -> str:
 
 
 @contextmanager
-def _administered(server: str) -> Iterator[Callable[[str], None]]:
+def administered(server: str) -> Iterator[Callable[[str], None]]:
+    """What runs a statement on a server, each in a connection of its own."""
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     deadline = time.monotonic() + 180
 

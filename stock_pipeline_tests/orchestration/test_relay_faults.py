@@ -5,14 +5,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import Engine, event, make_url, text
 
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.orchestration import changed_runs, relay
@@ -21,6 +21,7 @@ from stock_pipeline.orchestration.relay import Relay
 from stock_pipeline.orchestration.relay_lock import alone
 from stock_pipeline.storage.database import open_database
 from stock_pipeline.storage.tasks import EventLog, TaskStore
+from stock_pipeline_tests.databases import administered, cut_off, end_connections
 from stock_pipeline_tests.orchestration.conftest import make_market
 from stock_pipeline_tests.task_runs import SETTINGS, Runs, states_of
 
@@ -228,38 +229,25 @@ def serving(settings: Settings) -> Iterator[tuple[threading.Thread, Callable[[st
         thread.join(180)
 
 
-@contextmanager
-def administered(server: str) -> Iterator[Callable[..., None]]:
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        yield lambda statement, **values: connection.execute(text(statement), values)
-    engine.dispose()
-
-
-END_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
-
-
 @pytest.mark.requirement("V5", "R5.2")
 def test_a_relay_outlives_a_database_that_is_away_while_it_asks_for_its_place(
     on_postgres: Settings, postgres_address: str, postgres_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, tried = make_url(postgres_address).database, threading.Semaphore(0)
-    with administered(postgres_server) as run:
+    tried, away = threading.Semaphore(0), ExitStack()
 
-        def opened(address: str) -> Engine:
-            engine = open_database(address)
-            event.listen(engine, "do_connect", lambda *arguments: tried.release())
-            run(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS false')
-            run(END_ALL, name=name)
-            return engine
+    def opened(address: str) -> Engine:
+        engine = open_database(address)
+        event.listen(engine, "do_connect", lambda *arguments: tried.release())
+        away.enter_context(cut_off(postgres_server, postgres_address))
+        return engine
 
-        monkeypatch.setattr(relay, "open_database", opened)
-        with serving(on_postgres) as (thread, heard):
-            for _ in range(2):
-                assert tried.acquire(timeout=180), "it tries again"
-            run(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS true')
-            assert heard("copying")
-            assert thread.is_alive()
+    monkeypatch.setattr(relay, "open_database", opened)
+    with away, serving(on_postgres) as (thread, heard):
+        for _ in range(2):
+            assert tried.acquire(timeout=180), "it tries again"
+        away.close()  # it is there again
+        assert heard("copying")
+        assert thread.is_alive()
 
 
 @pytest.mark.requirement("V5", "R5.2")
@@ -271,7 +259,7 @@ def test_a_relay_that_waits_for_its_place_outlives_the_loss_of_its_connection(
         assert held()
         with serving(on_postgres) as (thread, heard):
             assert heard("another relay")
-            run(END_ALL, name=make_url(postgres_address).database)
+            end_connections(run, make_url(postgres_address).database)
             assert heard("copying"), "the other one has lost its place too"
             assert thread.is_alive()
     other.dispose()
