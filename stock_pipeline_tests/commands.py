@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,29 @@ class Said:
         return " ".join((self.out + self.err).split())
 
 
+@contextlib.contextmanager
+def environment(wanted: dict[str, str]) -> Iterator[None]:
+    """These environment variables and no others for a while; what is set meanwhile is taken back.
+
+    Only what differs is changed: threads of native libraries read the environment at any moment, and the C library
+    gives the memory of a list that grows back while they do.
+    """
+    before = dict(os.environ)
+    _become(wanted)
+    try:
+        yield
+    finally:
+        _become(before)
+
+
+def _become(wanted: dict[str, str]) -> None:
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    for name, value in wanted.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
 def command(*arguments: str | Path, variables: dict[str, str] | None = None) -> Said:
     """Run ``stock-pipeline`` with these arguments; the environment is put back afterwards."""
     from stock_pipeline.cli import main
@@ -50,7 +74,7 @@ def command(*arguments: str | Path, variables: dict[str, str] | None = None) -> 
     out, err, code = io.StringIO(), io.StringIO(), 0
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STOCK_PIPELINE")}
     with (
-        mock.patch.dict(os.environ, {**kept, "COLUMNS": "160", **(variables or {})}, clear=True),
+        environment({**kept, "COLUMNS": "160", **(variables or {})}),
         mock.patch.object(sys, "argv", ["stock-pipeline", *map(str, arguments)]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

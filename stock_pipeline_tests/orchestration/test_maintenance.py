@@ -28,6 +28,7 @@ from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import Runner
 from stock_pipeline.storage.database.tables.alerts import AlertRow
 from stock_pipeline.storage.tasks import TaskStore
+from stock_pipeline_tests.commands import environment
 from stock_pipeline_tests.orchestration.conftest import make_market
 from stock_pipeline_tests.task_runs import Runs
 
@@ -179,8 +180,7 @@ def test_what_a_run_writes_is_known_from_its_tag_or_its_assets() -> None:
 @pytest.mark.requirement("P1")
 def test_the_copy_of_the_instance_file_follows_until_somebody_edits_it(finished: Settings, tmp_path: Path) -> None:
     settings = finished.model_copy(update={"home": tmp_path / "home"})
-    environment = dict(os.environ)
-    try:
+    with environment(dict(os.environ)):
         copy = prepare_home(settings) / "dagster.yaml"
         text = copy.read_text()
         stamp = copy.with_name(".dagster.yaml.sha256")
@@ -195,9 +195,6 @@ def test_the_copy_of_the_instance_file_follows_until_somebody_edits_it(finished:
         copy.write_text(text + "# mine\n")
         prepare_home(settings)
         assert copy.read_text().endswith("# mine\n")
-    finally:
-        os.environ.clear()
-        os.environ.update(environment)
 
 
 @pytest.fixture
