@@ -51,3 +51,13 @@ def refusal(call, *arguments, **options) -> AccessError:
 def kind(call, *arguments, **options) -> str:
     """The code of the reason for which a call is refused."""
     return refusal(call, *arguments, **options).kind
+
+
+def tampered(token: str) -> str:
+    """A token under a signature that is surely another one.
+
+    Its first character is changed: all six bits of it count. The last one holds no more than two bits, and a part of it
+    that is replaced may well be what was there.
+    """
+    head, _, signature = token.rpartition(".")
+    return f"{head}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}"
