@@ -17,6 +17,7 @@ from stock_pipeline.api import ready
 from stock_pipeline.api.schemas import PredictionColumns, PredictionPage
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.publication import PublicationCache
+from stock_pipeline_tests.accounts import tampered
 from stock_pipeline_tests.api_service import PASSWORD, Clock, add_account, app_for, signed_in, with_clock
 from stock_pipeline_tests.asgi_calls import Asked, ask
 from stock_pipeline_tests.loops import run_apart
@@ -185,7 +186,7 @@ def refused_proofs(app: FastAPI, clock: Clock) -> dict[str, dict[str, str]]:
     good = token(app)
     return {
         "none": {},
-        "damaged": {"authorization": good[:-4] + ("AAAA" if not good.endswith("AAAA") else "BBBB")},
+        "damaged": {"authorization": tampered(good)},
         "no form": {"authorization": "Basic dTpw"},
         "empty": {"authorization": "Bearer "},
         "expired": {"authorization": expired},
