@@ -58,6 +58,19 @@ def command_lines(processes: list[psutil.Process]) -> Iterator[str]:
             yield " ".join(process.cmdline())
 
 
+def code_servers(running: Running) -> list[int]:
+    """Processes that others ask for the code: the one that is meant, and any that a web server or daemon starts itself.
+
+    What one of them starts is a part of it, and has its command line until it becomes something else.
+    """
+    found: dict[int, int] = {}
+    for process in running.family():
+        with suppress(psutil.NoSuchProcess):
+            if {"code-server", "grpc"} & set(process.cmdline()):
+                found[process.pid] = process.ppid()
+    return [number for number, parent in found.items() if parent not in found]
+
+
 @pytest.mark.requirement("P8", "P1", "P2", "P5", "R1.2")
 @pytest.mark.slow
 def test_services_start_work_and_stop_without_a_trace(copy_of_finished: Callable[[], Settings], tmp_path: Path) -> None:
@@ -74,8 +87,7 @@ def test_services_start_work_and_stop_without_a_trace(copy_of_finished: Callable
             "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
         )
         assert located["repositoriesOrError"]["nodes"], "the web server knows the code at once"
-        code_servers = {command for command in command_lines(running.family()) if "code-server" in command}
-        assert len(code_servers) == 1, "web server and daemon share it"
+        assert len(code_servers(running)) == 1, "web server and daemon share it"
 
         tags = {
             "dagster/asset_partition_range_start": "buy_and_hold", "dagster/asset_partition_range_end": "buy_and_hold",
