@@ -21,6 +21,7 @@ from stock_pipeline.access.permissions import ADMINISTRATOR
 from stock_pipeline.access.policy import Policy
 from stock_pipeline.access.principal import AccessError, Principal
 from stock_pipeline_tests.accounts import HOME_ADDRESS, OTHER_PASSWORD, PASSWORD, Clock, access_for, kind
+from stock_pipeline_tests.waiting import wait_until
 
 pytestmark = pytest.mark.requirement("R8.1", "R8.3")
 
@@ -54,16 +55,6 @@ class Statements:
 
     def _one(self, *_: object) -> None:
         self.count += 1
-
-
-def within(seconds: float, condition) -> bool:
-    """Whether a condition comes true in time."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return bool(condition())
 
 
 def shut_out(access: Access, token: str) -> bool:
@@ -136,7 +127,7 @@ def test_a_change_of_another_process_is_noticed(access: Access, tmp_path: Path) 
         other.stdin.write("\n")
         other.stdin.flush()
         assert other.stdout.readline() == "done\n"
-        assert within(120, lambda: shut_out(access, token))
+        wait_until(lambda: shut_out(access, token))
         assert kind(access.gate.authenticate, token) == "account-disabled"
     assert module._EVERY <= 0.1  # a look takes milliseconds: together under a fifth of a second
 
@@ -150,7 +141,7 @@ def test_a_change_of_another_connection_is_seen_by_the_watching_thread(
     other = access_for(database, tmp_path, clock)
     monkeypatch.setattr(versions, "_committed", lambda _session: None)  # as if another process did it
     other.accounts.disable("ana", by="other")
-    assert within(120, lambda: shut_out(access, token))
+    wait_until(lambda: shut_out(access, token))
 
 
 def test_without_the_thread_each_request_looks_itself(

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +28,7 @@ from stock_pipeline.storage.tasks import EventFilter, EventLog, NotNowError, Tas
 from stock_pipeline_tests.conftest import REPOSITORY
 from stock_pipeline_tests.orchestration.conftest import make_market
 from stock_pipeline_tests.task_runs import QUIET, SETTINGS, Runs, states_of
+from stock_pipeline_tests.waiting import wait_until
 
 CHILD = """
 import socket, sys, time
@@ -78,10 +78,13 @@ def test_a_killed_process_is_noticed_and_the_task_goes_on_where_it_was(
     try:
         assert child.stdout is not None
         run_id = child.stdout.readline().strip()
-        deadline = time.monotonic() + 300
-        while (task := store.get(run_id)) is None or task.current_step != "two":
+
+        def begun() -> bool:
             relay.poll()
-            assert time.monotonic() < deadline
+            task = store.get(run_id)
+            return task is not None and task.current_step == "two"
+
+        wait_until(begun, lambda: store.get(run_id), seconds=300)
         os.kill(child.pid, signal.SIGKILL)
     finally:
         child.kill()
