@@ -264,6 +264,28 @@ def test_a_version_can_be_moved_to_another_registry(registry, tmp_path):
 
 
 @pytest.mark.requirement("R4.3", "D3")
+def test_a_backup_whose_headers_name_another_compression_is_refused(registry, tmp_path):
+    path = export_version(registry, 3, tmp_path / "momentum.zip")
+    content = path.read_bytes()
+    other = new_registry(tmp_path / "other")
+    with zipfile.ZipFile(path) as archive:
+        # the largest: of a few bytes LZMA only says that there must be more
+        entry = max(archive.infolist(), key=lambda one: one.compress_size)
+        assert entry.compress_size > 2**16 + 4
+        local, central = entry.header_offset, content.index(entry.filename.encode(), archive.start_dir) - 46
+    assert (content[local + 8], content[central + 10]) == (zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED)
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99):
+        for positions in ([central + 10], [local + 8, central + 10]):
+            changed = bytearray(content)
+            for position in positions:
+                changed[position] = method
+            path.write_bytes(changed)
+            with pytest.raises(IntegrityError, match="the backup of a model is damaged"):
+                import_version(other, path)
+    assert other.versions() == []
+
+
+@pytest.mark.requirement("R4.3", "D3")
 def test_a_damaged_backup_is_refused_and_nothing_is_registered(registry, tmp_path):
     path = export_version(registry, 3, tmp_path / "momentum.zip")
     content = path.read_bytes()
