@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal
 
 from stock_pipeline.config import Settings, load_settings
 from stock_pipeline.orchestration import scoring, training
+from stock_pipeline.orchestration.exclusive import BACKTESTS, sole_writer
 from stock_pipeline.orchestration.replay import replay
 from stock_pipeline.orchestration.resources import Platform
 from stock_pipeline.orchestration.runner import RunFailed, Runner
@@ -131,15 +132,19 @@ def test_a_killed_run_is_continued_to_the_same_publication(finished: Settings, t
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("STOCK_PIPELINE", "DAGSTER"))}
     environment = {**kept, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "stock_pipeline", "-c", str(config), "run"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if step in line:
-            time.sleep(0.15)
-            process.send_signal(signal.SIGKILL)
-            break
-    assert process.wait(120) == -signal.SIGKILL
     settings = load_settings(config, environment={})
+    with sole_writer(settings.home, [BACKTESTS], print):  # it never comes to its last run, and so not to its end
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, text=True
+        )
+        assert process.stderr is not None
+        for line in process.stderr:
+            if step in line or "waiting for another run" in line:
+                break
+        time.sleep(0.15)
+        process.kill()
+        assert process.wait(120) == -signal.SIGKILL
+        assert step in line
     Runner(settings).catch_up()
     # the configuration names this very folder of prices, and the checksum this very copy of the model (MLflow gives
     # every stored model an id of its own)
