@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import orjson
 from fastapi import FastAPI
 
-SECONDS = 60.0
+SECONDS = 300.0
 
 
 @dataclass
