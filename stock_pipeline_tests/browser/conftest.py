@@ -89,6 +89,4 @@ def visits(chromium: Browser, running: Running, service: Service) -> Iterator[Vi
     """Pages of the running console; the test fails when one reports an error that was not expected."""
     found = Visits(chromium, running.api, service)
     yield found
-    for context in found.contexts:
-        context.close()
-    assert found.unexpected() == []
+    found.finish()

@@ -66,9 +66,7 @@ def attacked(tmp_path: Path, chromium: Browser) -> Iterator[Visits]:
     with served(create_app(service)) as address:
         visits = Visits(chromium, f"{address}/", service)
         yield visits
-        for context in visits.contexts:
-            context.close()
-    assert visits.unexpected() == []
+        visits.finish()
 
 
 @pytest.mark.requirement("R8.2", "A1", "A2", "A6")

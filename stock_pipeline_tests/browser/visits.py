@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ class Visits:
     """Opens pages of the console for people who have logged in.
 
     Whatever a browser reports as an error is kept until the end of the test, since it tells of an answer some time
-    after the page is there; a test says beforehand which refusals it means to see.
+    after the page is there; a test says beforehand which refusals it means to see, and which it would bear.
     """
 
     browser: Browser
@@ -55,17 +56,36 @@ class Visits:
     contexts: list[BrowserContext] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     expected: Counter[int] = field(default_factory=Counter)
+    allowed: Counter[int] = field(default_factory=Counter)
 
     def expect_refusals(self, *statuses: int) -> None:
         """Say which answers of 400 and above this test means to see, each as often as it is named."""
         self.expected.update(statuses)
 
+    def allow_refusals(self, *statuses: int) -> None:
+        """Say which may come besides, as one thing or another is quicker, each at most as often as it is named."""
+        self.allowed.update(statuses)
+
+    def finish(self) -> None:
+        """Close all pages; fails where a refusal did not come that was expected, or anything was reported besides."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while (missing := self.missing()) and (pages := [page for context in self.contexts for page in context.pages]):
+            assert time.monotonic() < deadline, f"not refused: {missing}; reported: {self.problems}"
+            pages[0].wait_for_timeout(50)
+        for context in self.contexts:
+            context.close()
+        assert self.missing() == []
+        assert self.unexpected() == []
+
+    def missing(self) -> list[int]:
+        """Refusals that were expected and have not been reported yet."""
+        return list((self.expected - Counter(map(_refused, self.problems))).elements())
+
     def unexpected(self) -> list[str]:
-        """What browsers reported beyond what was expected."""
-        left, found = Counter(self.expected), []
+        """What browsers reported beyond what was expected or allowed."""
+        left, found = self.expected + self.allowed, []
         for text in self.problems:
-            refusal = REFUSAL.match(text)
-            status = int(refusal[1]) if refusal else 0
+            status = _refused(text)
             if left[status] > 0:
                 left[status] -= 1
             elif not any(words in text for words in NO_FAULT):
@@ -89,16 +109,21 @@ class Visits:
         return page
 
 
+def _refused(problem: str) -> int:
+    """Status of the answer that a browser tells of; 0 where it tells of something else."""
+    refusal = REFUSAL.match(problem)
+    return int(refusal[1]) if refusal else 0
+
+
 def watch(page: Page, problems: list[str]) -> None:
     """Keep what a page reports as an error: scripts that throw, files that are missing, what the policy blocks."""
     page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
 
 
-def loaded(page: Page) -> Page:
+def loaded(page: Page) -> None:
     """Wait until a page that a click has led to is there with its scripts: the first of it is seen before that."""
     page.wait_for_load_state("load")
-    return page
 
 
 def fits(page: Page) -> bool:
