@@ -77,8 +77,11 @@ def _kill(running: Running) -> None:
     """Everything at once and without warning, the run's process included."""
     family = running.family()
     for process in family:
-        with suppress(psutil.NoSuchProcess):  # it has ended by itself, as when its parent was killed
+        with suppress(psutil.NoSuchProcess):  # it has ended by itself
+            process.suspend()  # what stands still starts nothing between the look at its children and its end
             family += [child for child in process.children(recursive=True) if child not in family]
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
     alive = psutil.wait_procs(family, timeout=120)[1]
     assert not alive, alive
