@@ -30,7 +30,7 @@ _ROWS = (
 )  # fmt: skip
 
 
-_DAMAGED = error_to_str(lib.ARGON2_DECODING_FAIL)
+_LACKING = {error_to_str(lib.ARGON2_MEMORY_ALLOCATION_ERROR), error_to_str(lib.ARGON2_THREAD_FAIL)}
 
 
 class _Hasher(Argon2Hasher):
@@ -42,9 +42,9 @@ class _Hasher(Argon2Hasher):
         except (VerifyMismatchError, InvalidHashError):
             return False
         except VerificationError as error:
-            if str(error) == _DAMAGED:
-                return False
-            raise
+            if str(error) in _LACKING:
+                raise
+            return False
 
 
 class Passwords:

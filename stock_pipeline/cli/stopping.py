@@ -30,7 +30,10 @@ def stop_all(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> No
     seconds
         How long they may take to end by themselves.
     """
-    services = {psutil.Process(process.pid) for process in processes if process.returncode is None}
+    services: set[psutil.Process] = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            services.add(psutil.Process(process.pid))
     family = _descendants(services)
     deadline = time.monotonic() + seconds
     for process in processes:

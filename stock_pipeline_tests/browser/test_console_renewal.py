@@ -182,6 +182,20 @@ def test_a_renewal_that_fails_is_repeated_although_nothing_more_happens(followed
     assert len(asked) == 1
 
 
+def test_a_page_that_is_told_to_wait_does_not_ask_before(followed: Followed) -> None:
+    page = followed.open(followed.path)
+    followed.answer(page, lambda route: route.fulfill(status=429, headers={"Retry-After": "600"}, body="too many"))
+    followed.visits.expect_refusals(429)
+    with page.expect_event("requestfinished", lambda request: request.url == page.url):
+        followed.tell()
+    page.wait_for_timeout(SETTLE_MS)
+    later: list[str] = []
+    page.on("request", lambda request: later.append(request.url))
+    followed.turns("succeeded")
+    page.wait_for_timeout(2000)
+    assert page.url not in later
+
+
 def test_whoever_types_on_while_an_answer_arrives_sees_no_fault(followed: Followed) -> None:
     page = followed.open("tasks")
     page.evaluate(UNREAD)

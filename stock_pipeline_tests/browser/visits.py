@@ -69,11 +69,13 @@ class Visits:
     def finish(self) -> None:
         """Close all pages; fails where a refusal did not come that was expected, or anything was reported besides."""
         deadline = time.monotonic() + PATIENCE_MS / 1000
-        while (missing := self.missing()) and (pages := [page for context in self.contexts for page in context.pages]):
-            assert time.monotonic() < deadline, f"not refused: {missing}; reported: {self.problems}"
-            pages[0].wait_for_timeout(50)
-        for context in self.contexts:
-            context.close()
+        try:
+            while (missing := self.missing()) and (pages := [page for made in self.contexts for page in made.pages]):
+                assert time.monotonic() < deadline, f"not refused: {missing}; reported: {self.problems}"
+                pages[0].wait_for_timeout(50)
+        finally:
+            for context in self.contexts:
+                context.close()
         assert self.missing() == []
         assert self.unexpected() == []
 

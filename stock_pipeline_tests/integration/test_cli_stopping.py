@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -61,18 +61,17 @@ def has_ended(pid: int) -> bool:
 
 def test_what_a_service_starts_while_it_ends_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "pid"
-    process, sleep, begun = started(LATE, place), time.sleep, False
+    process, look = started(LATE, place), stopping._descendants
 
-    def slept(seconds: float) -> None:
-        """The service goes on with its end once it was looked for what it has started."""
-        nonlocal begun
-        if begun:
+    def looked(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
+        """The service goes on with its end once what it has started was seen."""
+        found = look(processes)
+        if place.exists() and int(place.read_text()) in {child.pid for child in found}:
             place.with_suffix(".seen").touch()
-        sleep(seconds)
-        begun = place.exists()
+        return found
 
-    monkeypatch.setattr(stopping.time, "sleep", slept)
-    stopping.stop_all([process], seconds=60)
+    monkeypatch.setattr(stopping, "_descendants", looked)
+    stopping.stop_all([process], seconds=600)
     assert process.returncode == 0, "it had the time to end by itself"
     wait_until(lambda: has_ended(int(place.read_text())))
 

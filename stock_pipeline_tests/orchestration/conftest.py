@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             copy_market(left, folder)
             return load_settings(folder / "market.yaml", environment={})
         settings = _run(folder)
+        shutil.rmtree(left.with_suffix(".new"), ignore_errors=True)  # left by a worker that ended while it copied
         copy_market(folder, left.with_suffix(".new"))
         left.with_suffix(".new").rename(left)
         return settings

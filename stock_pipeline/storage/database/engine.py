@@ -99,8 +99,8 @@ def parse(address: str | Path) -> URL:
         return URL.create("sqlite", database=str(Path(text).absolute()))
     try:
         url = make_url(text)
-    except (ArgumentError, ValueError) as error:
-        raise ConfigurationError("not a database address (it is not shown, it may hold a password)") from error
+    except (ArgumentError, ValueError):
+        raise ConfigurationError("not a database address (it is not shown, it may hold a password)") from None
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg2")
     if url.get_backend_name() not in ("sqlite", "postgresql"):

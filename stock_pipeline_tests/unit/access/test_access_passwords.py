@@ -126,7 +126,13 @@ def test_nor_is_a_hash_that_cannot_be_made_a_fault(
 
 def test_a_damaged_hash_is_the_hash_of_no_password() -> None:
     judge = Passwords(CHEAP)
-    for damaged in ((stored := judge.hash(PASSWORD))[:-3], stored.replace("m=", "m=x"), "$argon2id$nothing", "nothing"):
+    for damaged in (
+        (stored := judge.hash(PASSWORD))[:-3],
+        stored.replace("m=", "m=x"),
+        stored.replace("t=1", "t=0"),
+        "$argon2id$nothing",
+        "nothing",
+    ):
         assert judge.verify(PASSWORD, damaged) == (False, None)
 
 

@@ -13,6 +13,7 @@ let busy = false;
 let again = false;
 let pressed = false;
 let left = -LEAVING;
+let until = 0; // so long the service asked to be left alone
 
 // Nothing is exchanged under a pointer that is down, whose click would be lost; behind a question about this part; nor
 // while the page is left: what it shows may be gone by then, and loading it again would be the end of the way elsewhere.
@@ -25,18 +26,18 @@ window.addEventListener("pointermove", (event) => { if (!event.buttons) pressed 
 window.addEventListener("beforeunload", () => { left = performance.now(); });
 
 async function renew() {
-  if (held()) { soon(); return; }
+  const rest = until - performance.now();
+  if (held() || rest > 0) { soon(Math.max(EVERY, rest)); return; }
   if (busy) { again = true; return; }
   busy = true;
   const address = window.location.href;
-  let wait = WITHOUT_STREAM;
   try {
     const answer = await fetch(address, { headers: { Accept: "text/html" } });
     const text = await answer.text();
     if (held() || window.location.href !== address) { again = true; return; }
     if (answer.redirected || answer.status === 404) { window.location.reload(); return; }
     if (answer.status === 429 || answer.status >= 500) {
-      wait = Math.max(wait, 1000 * Number(answer.headers.get("Retry-After") ?? 0));
+      until = performance.now() + 1000 * (Number(answer.headers.get("Retry-After")) || 0); // a date is not kept
       throw new Error(answer.statusText);
     }
     if (!answer.ok) return;
@@ -47,7 +48,7 @@ async function renew() {
     }
     show();
   } catch {
-    soon(wait); // the service is away for a moment, and this may have been the last event
+    soon(WITHOUT_STREAM); // the service is away for a moment, and this may have been the last event
   } finally {
     busy = false;
     if (again) { again = false; soon(); }
