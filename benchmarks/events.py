@@ -14,6 +14,7 @@ What must hold: no event is lost, repeated or out of order at any client, and th
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -38,6 +39,8 @@ NAME, PASSWORD = "watcher", "three green lanterns over the harbour"
 SYMBOLS = ("AAPL", "AMZN", "GOOG", "NFLX")
 START_SECONDS, TASK_SECONDS, MOST_P95 = 600, 1800, 2.0
 STEPS, PAUSE_SECONDS = 4, 0.1
+AT_ONCE = 20
+"""Clients that log in at the same time: the service takes 50 connections of an address that have not yet."""
 
 
 def main() -> int:
@@ -90,14 +93,16 @@ async def follow(clients: int, address: str, token_file: str, report: str) -> No
     token = Path(token_file).read_text()
     received: list[list[tuple[int, float]]] = [[] for _ in range(clients)]
     delays: list[tuple[float, float]] = []
-    ready = asyncio.Barrier(clients + 1)
+    ready, coming = asyncio.Barrier(clients + 1), asyncio.Semaphore(AT_ONCE)
 
     async def client(number: int) -> None:
-        async with connect(
-            f"{address.replace('http', 'ws', 1)}/ws/events", compression=None, open_timeout=120
-        ) as stream:
-            await stream.send(json.dumps({"type": "authenticate", "token": token}))
-            await stream.recv()
+        async with contextlib.AsyncExitStack() as open_ones:
+            async with coming:
+                stream = await open_ones.enter_async_context(
+                    connect(f"{address.replace('http', 'ws', 1)}/ws/events", compression=None, open_timeout=120)
+                )
+                await stream.send(json.dumps({"type": "authenticate", "token": token}))
+                await stream.recv()
             await stream.send(json.dumps({"type": "subscribe"}))
             await stream.recv()
             await ready.wait()
