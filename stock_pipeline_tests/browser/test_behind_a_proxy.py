@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import yaml
 from stock_pipeline.access.audit import AuditFilter
 from stock_pipeline.api.service import Service
 from stock_pipeline.config import load_settings
-from stock_pipeline_tests.browser.visits import AGENT, PASSWORD, REFUSAL, watch
+from stock_pipeline_tests.browser.visits import AGENT, PASSWORD, REFUSAL, soon, watch
 from stock_pipeline_tests.proxy import NAME, OnThisMachine, Proxy, nginx, prepare_proxy, program
 from stock_pipeline_tests.running import services_running
 from stock_pipeline_tests.services import free_port
@@ -112,10 +111,8 @@ def test_an_operator_logs_in_once_for_console_dagster_and_mlflow(chromium: Brows
     page.wait_for_url(f"{site.proxy.address}/dagster/runs?q=status:FAILURE&show=all")
     page.get_by_role("link", name=re.compile("Lineage")).wait_for()  # and not the icon column_lineage of another one
     page.wait_for_function("document.title.startsWith('Runs')")
-    deadline = time.monotonic() + 120
-    while not any("/dagster/graphql" in url for url in sockets):
-        assert time.monotonic() < deadline, f"the live connection of the UI passes as well: {problems}"
-        page.wait_for_timeout(50)
+    said = "the live connection of the UI passes as well"
+    soon(page, lambda: any("/dagster/graphql" in url for url in sockets), lambda: f"{said}: {problems}")
     # the UI of another project warns of this and that: what counts is that nothing of it was refused
     assert [text for text in problems if REFUSAL.match(text) or "Unexpected response code" in text] == []
 

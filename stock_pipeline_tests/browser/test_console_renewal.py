@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from stock_pipeline.storage.database.tables.tasks import TaskRow
 from stock_pipeline.storage.lake import Lake
 from stock_pipeline.storage.tasks import Launched
 from stock_pipeline_tests.api_service import service_for
-from stock_pipeline_tests.browser.visits import PASSWORD, Visits
+from stock_pipeline_tests.browser.visits import PASSWORD, Visits, soon
 from stock_pipeline_tests.published import SESSIONS, publish
 from stock_pipeline_tests.run_control import Runs
 from stock_pipeline_tests.serving import served
@@ -111,10 +110,7 @@ def followed(chromium: Browser, tmp_path: Path) -> Iterator[Followed]:
 
 def first_of(asked: list[Route], page: Page) -> Route:
     """The first request that is held, once the page has made it."""
-    address, deadline = page.url, time.monotonic() + 120
-    while not asked:
-        assert time.monotonic() < deadline, f"{address} does not ask"
-        page.wait_for_timeout(20)
+    soon(page, lambda: asked, lambda: f"{page.url} does not ask")
     return asked[0]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stock_pipeline.access.principal import Origin
 from stock_pipeline.api import cookies
@@ -121,6 +122,14 @@ def watch(page: Page, problems: list[str]) -> None:
     """Keep what a page reports as an error: scripts that throw, files that are missing, what the policy blocks."""
     page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
+
+
+def soon(page: Page, holds: Callable[[], Any], seen: Callable[[], Any]) -> None:
+    """Let a page go on until something holds; what is told where it never does is what was seen."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not holds():
+        assert time.monotonic() < deadline, seen()
+        page.wait_for_timeout(20)
 
 
 def loaded(page: Page) -> None:
